@@ -1,0 +1,1 @@
+"""Lungs, lesions, probability and measurements: `Volume` to `Findings`."""

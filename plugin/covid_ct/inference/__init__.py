@@ -1,0 +1,1 @@
+"""Model manifests, ONNX Runtime sessions and providers, windows over a volume."""

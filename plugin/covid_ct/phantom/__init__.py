@@ -1,0 +1,1 @@
+"""A thorax whose truth is known, as a proper DICOM series."""

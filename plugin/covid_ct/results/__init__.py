@@ -1,0 +1,1 @@
+"""Finished DICOM objects from a `Volume` and its `Findings`."""

@@ -1,0 +1,1 @@
+"""Which series may be analysed and why not; DICOM to `Volume`."""

@@ -1,0 +1,1 @@
+"""All that touches Orthanc: triggers, jobs, REST routes, Explorer button."""
