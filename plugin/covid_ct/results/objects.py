@@ -1,0 +1,78 @@
+"""All results of one analysis, in a fixed order, and how they become files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import Dataset
+
+from covid_ct.analysis.findings import Findings
+from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
+from covid_ct.results.uids import ResultUids
+from covid_ct.series.volume import Volume
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """One finished DICOM object.
+
+    Attributes
+    ----------
+    name: str
+        Name of its file, the same for every analysis.
+    dataset: Dataset
+        With file meta information.
+    """
+
+    name: str
+    dataset: Dataset
+
+
+def build_results(
+    volume: Volume, findings: Findings, settings: Mapping[str, object] | None = None
+) -> list[ResultObject]:
+    """Make all result objects of an analysis, in the study of its source.
+
+    Parameters
+    ----------
+    volume: Volume
+    findings: Findings
+        On the volume's grid.
+    settings: Mapping[str, object], optional
+        Every setting of the analysis that changes the content of a result, by its name; values that JSON can hold.
+
+    Returns
+    -------
+    list[ResultObject]
+        Segmentations of the lungs and of the lesions (each only where there is any) and the report. The same
+        source, models, version and settings give the same bytes.
+    """
+    uids = ResultUids.of_analysis(
+        (str(header.SOPInstanceUID) for header in volume.headers),
+        (model.sha256 for model in findings.models),
+        settings or {},
+    )
+    models = {model.role: model for model in findings.models}
+    named = {
+        f"{LUNGS.name}.dcm": segmentation(volume, findings.lungs, LUNGS, models["lungs"], uids),
+        f"{LESIONS.name}.dcm": segmentation(volume, findings.lesions, LESIONS, models["lesions"], uids),
+    }
+    return [ResultObject(name, dataset) for name, dataset in named.items() if dataset is not None]
+
+
+def write_result(dataset: Dataset, path: Path) -> None:
+    """Write a result as a DICOM Part 10 file.
+
+    Parameters
+    ----------
+    dataset: Dataset
+        From `build_results`.
+    path: Path
+        File to write; an existing one is replaced.
+
+    Raises
+    ------
+    OSError
+        Raised if the file cannot be written.
+    """
+    dataset.save_as(path, enforce_file_format=True)

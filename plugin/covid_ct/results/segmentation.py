@@ -1,0 +1,244 @@
+"""Label maps as DICOM segmentations that every viewer opens: BINARY, Explicit VR Little Endian."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import SegmentationStorage
+
+from covid_ct.analysis.findings import ModelIdentity
+from covid_ct.results.source import (
+    decimal_strings,
+    frame_of_reference,
+    new_result,
+    reference,
+    referenced_series,
+    text_of,
+)
+from covid_ct.results.terms import (
+    ARTIFICIAL_INTELLIGENCE,
+    STRUCTURES_OF_LESIONS,
+    STRUCTURES_OF_LUNGS,
+    Structure,
+    cielab,
+    code_item,
+)
+from covid_ct.results.uids import ResultUids
+from covid_ct.series.volume import Volume
+
+_SEGMENTATION = Code("113076", "DCM", "Segmentation")
+_SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+_FRAMES_TO_WHOLE_BYTES = 8
+"""Bits of BINARY frames run on from frame to frame; any eight frames fill whole bytes."""
+
+
+@dataclass(frozen=True)
+class SegmentationKind:
+    """What one of the segmentations holds and says about itself.
+
+    Attributes
+    ----------
+    name: str
+        Names its file and decides its UIDs.
+    structures: Mapping[int, Structure]
+        The structure that each label stands for, in the order of the segments.
+    series_number: int
+    series_description: str
+    content_label: str
+        DICOM CS: capitals, digits, underscores, at most 16.
+    """
+
+    name: str
+    structures: Mapping[int, Structure]
+    series_number: int
+    series_description: str
+    content_label: str
+
+
+LUNGS = SegmentationKind("lungs.seg", STRUCTURES_OF_LUNGS, 9001, "COVID-19 CT: lungs (research use only)", "LUNGS")
+LESIONS = SegmentationKind(
+    "lesions.seg", STRUCTURES_OF_LESIONS, 9002, "COVID-19 CT: lesions (research use only)", "LESIONS"
+)
+
+
+def segmentation(
+    volume: Volume, labels: NDArray[np.uint8], kind: SegmentationKind, model: ModelIdentity, uids: ResultUids
+) -> Dataset | None:
+    """BINARY segmentation of a label map on the source's grid.
+
+    Parameters
+    ----------
+    volume: Volume
+    labels: NDArray[np.uint8]
+        Shape (slices, rows, columns), on the volume's grid.
+    kind: SegmentationKind
+    model: ModelIdentity
+        What made the label map.
+    uids: ResultUids
+
+    Returns
+    -------
+    Dataset or None
+        A segment for each structure that has a voxel, a frame for each slice that it has one in; none where no
+        structure has one: 3D Slicer gives segments after an empty one wrong names and shows nothing of an empty object.
+    """
+    slices_of = {label: np.flatnonzero((labels == label).any(axis=(1, 2))) for label in kind.structures}
+    present = [label for label in kind.structures if slices_of[label].size]
+    if not present:
+        return None
+    header = volume.headers[0]
+    result = new_result(
+        header,
+        uids,
+        kind.name,
+        sop_class_uid=SegmentationStorage,
+        modality="SEG",
+        series_number=kind.series_number,
+        series_description=kind.series_description,
+    )
+    result.ImageType = ["DERIVED", "PRIMARY"]
+    result.ContentLabel = kind.content_label
+    result.ContentDescription = kind.series_description
+    result.ContentCreatorName = ""
+    result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(header, uids)
+    _describe_pixels(result, header)
+    result.SegmentSequence = [
+        _segment(number, kind.structures[label], model, uids) for number, label in enumerate(present, start=1)
+    ]
+    _add_dimensions(result, uids.derive(kind.name, "dimensions"))
+    result.ReferencedSeriesSequence = [referenced_series(volume.headers)]
+    result.SharedFunctionalGroupsSequence = [_shared_groups(volume)]
+    frames = [(number, int(index)) for number, label in enumerate(present, start=1) for index in slices_of[label]]
+    positions = {index: rank for rank, index in enumerate(sorted({index for _, index in frames}), start=1)}
+    result.PerFrameFunctionalGroupsSequence = [
+        _frame_groups(volume.headers[index], number, positions[index]) for number, index in frames
+    ]
+    result.NumberOfFrames = len(frames)
+    result.PixelData = _pack([(labels[index], present[number - 1]) for number, index in frames])
+    result["PixelData"].VR = "OB"
+    return result
+
+
+def tracking(uids: ResultUids, structure: Structure) -> tuple[str, str]:
+    """Tracking identifier and tracking UID of a structure, the same in segmentation and measurement report."""
+    return structure.label, uids.derive("tracking", structure.label)
+
+
+def algorithm_item(model: ModelIdentity) -> Dataset:
+    """Item of an Algorithm Identification Sequence for a model."""
+    item = Dataset()
+    item.AlgorithmFamilyCodeSequence = [code_item(ARTIFICIAL_INTELLIGENCE)]
+    item.AlgorithmName = model.name
+    item.AlgorithmVersion = model.version
+    item.AlgorithmParameters = f"sha256={model.sha256}"
+    return item
+
+
+def _describe_pixels(result: Dataset, header: Dataset) -> None:
+    """Image pixel and segmentation image modules but the pixels."""
+    result.SamplesPerPixel = 1
+    result.PhotometricInterpretation = "MONOCHROME2"
+    result.Rows, result.Columns = header.Rows, header.Columns
+    result.BitsAllocated = result.BitsStored = 1
+    result.HighBit = result.PixelRepresentation = 0
+    result.SegmentationType = "BINARY"
+    result.SegmentsOverlap = "NO"
+    result.LossyImageCompression = "00"
+    # "01" says that the image went through lossy compression once, so it is inherited (PS3.3 C.7.6.1.1.5).
+    if header.get("LossyImageCompression") == "01":
+        result.LossyImageCompression = "01"
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if keyword in header:
+                setattr(result, keyword, header[keyword].value)
+
+
+def _segment(number: int, structure: Structure, model: ModelIdentity, uids: ResultUids) -> Dataset:
+    """Item of the Segment Sequence."""
+    item = Dataset()
+    item.SegmentNumber = number
+    item.SegmentLabel = structure.label
+    item.SegmentAlgorithmType = "AUTOMATIC"
+    item.SegmentAlgorithmName = model.name
+    item.SegmentationAlgorithmIdentificationSequence = [algorithm_item(model)]
+    item.SegmentedPropertyCategoryCodeSequence = [code_item(structure.category)]
+    item.SegmentedPropertyTypeCodeSequence = [code_item(structure.type)]
+    if structure.modifier is not None:
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+            code_item(structure.modifier)
+        ]
+    if structure.region is not None:
+        item.AnatomicRegionSequence = [code_item(structure.region)]
+    item.RecommendedDisplayCIELabValue = cielab(structure.color)
+    item.TrackingID, item.TrackingUID = tracking(uids, structure)
+    return item
+
+
+def _add_dimensions(result: Dataset, organization_uid: str) -> None:
+    """Frames ordered by segment, then by position."""
+    organization = Dataset()
+    organization.DimensionOrganizationUID = organization_uid
+    result.DimensionOrganizationSequence = [organization]
+    result.DimensionIndexSequence = []
+    for pointer, group, label in (
+        (0x0062000B, 0x0062000A, "Segment Number"),
+        (0x00200032, 0x00209113, "Image Position Patient"),
+    ):
+        item = Dataset()
+        item.DimensionOrganizationUID = organization_uid
+        item.DimensionIndexPointer = pointer
+        item.FunctionalGroupPointer = group
+        item.DimensionDescriptionLabel = label
+        result.DimensionIndexSequence.append(item)
+
+
+def _shared_groups(volume: Volume) -> Dataset:
+    """Item of the Shared Functional Groups Sequence: orientation and size of the voxels."""
+    header = volume.headers[0]
+    measures = Dataset()
+    measures.PixelSpacing = decimal_strings(header, "PixelSpacing")
+    # dcmqi takes the slice thickness for the distance of the slices where this is missing.
+    measures.SpacingBetweenSlices = f"{volume.spacing[0]:.10g}"
+    measures.SliceThickness = text_of(header, "SliceThickness") or measures.SpacingBetweenSlices
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = decimal_strings(header, "ImageOrientationPatient")
+    groups = Dataset()
+    groups.PixelMeasuresSequence = [measures]
+    groups.PlaneOrientationSequence = [orientation]
+    return groups
+
+
+def _frame_groups(header: Dataset, segment_number: int, position_index: int) -> Dataset:
+    """Item of the Per-Frame Functional Groups Sequence."""
+    source = reference(header)
+    source.PurposeOfReferenceCodeSequence = [code_item(_SOURCE_IMAGE)]
+    source.SpatialLocationsPreserved = "YES"
+    derivation = Dataset()
+    derivation.DerivationCodeSequence = [code_item(_SEGMENTATION)]
+    derivation.SourceImageSequence = [source]
+    content = Dataset()
+    content.DimensionIndexValues = [segment_number, position_index]
+    plane = Dataset()
+    plane.ImagePositionPatient = decimal_strings(header, "ImagePositionPatient")
+    segment = Dataset()
+    segment.ReferencedSegmentNumber = segment_number
+    groups = Dataset()
+    groups.DerivationImageSequence = [derivation]
+    groups.FrameContentSequence = [content]
+    groups.PlanePositionSequence = [plane]
+    groups.SegmentIdentificationSequence = [segment]
+    return groups
+
+
+def _pack(frames: Sequence[tuple[NDArray[np.uint8], int]]) -> bytes:
+    """Bits of the frames, each given as a slice of the label map and the label that counts as one (PS3.5 8.1.1)."""
+    packed = [
+        np.packbits(np.concatenate([(labels == label).ravel() for labels, label in group]), bitorder="little").tobytes()
+        for group in (
+            frames[start : start + _FRAMES_TO_WHOLE_BYTES] for start in range(0, len(frames), _FRAMES_TO_WHOLE_BYTES)
+        )
+    ]
+    pixels = b"".join(packed)
+    return pixels + b"\0" * (len(pixels) % 2)

@@ -1,0 +1,217 @@
+"""What every result takes from its source series: patient, study, equipment, dates and frame of reference."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydicom import Dataset, config
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import format_number_as_ds, validate_value
+
+from covid_ct import __version__, identity
+from covid_ct.results.uids import ResultUids
+
+IMPLEMENTATION_CLASS_UID = UID("2.25.298912814122997368992912399954831882916")
+"""Implementation Class UID (0002,0012) of every file that we write."""
+
+UNKNOWN_DATE = "19000101"
+"""Content Date of results whose source holds no valid date; the attribute is of type 1 and the clock is no answer."""
+
+_LENGTH_OF_DS = 16
+# Type 2 first: present in a result even where the source lacks them.
+_TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyID",
+)
+_COPIED_WHERE_PRESENT = (
+    "IssuerOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "StudyDescription",
+    "TimezoneOffsetFromUTC",
+)
+# Identifiers stay as they are, valid or not: on them hangs which patient and study a result belongs to.
+_KEPT_VERBATIM = {"PatientName", "PatientID", "AccessionNumber", "StudyID", "IssuerOfPatientID", "StudyDescription"}
+
+
+def text_of(header: Dataset, keyword: str) -> str:
+    """Value of an attribute as DICOM writes it, or nothing where it is missing or cannot be read.
+
+    Parameters
+    ----------
+    header: Dataset
+    keyword: str
+
+    Returns
+    -------
+    str
+        Several values joined by backslashes.
+    """
+    try:
+        value = header.get(keyword)
+    except (ValueError, TypeError, NotImplementedError):
+        return ""
+    if value is None:
+        return ""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return str(value).strip()
+    return "\\".join(str(part).strip() for part in value)
+
+
+def is_valid(keyword: str, text: str) -> bool:
+    """Whether a text is a valid value of an attribute."""
+    try:
+        validate_value(dictionary_VR(keyword), text, config.RAISE)
+    except ValueError:
+        return False
+    return True
+
+
+def content_date_time(header: Dataset) -> tuple[str, str]:
+    """Date and time that stand for the results' content: those of the images, never those of the analysis.
+
+    Parameters
+    ----------
+    header: Dataset
+        Header of one source image.
+
+    Returns
+    -------
+    tuple[str, str]
+        DICOM DA and TM.
+    """
+    for of in ("Acquisition", "Content", "Series", "Study"):
+        date, time = text_of(header, f"{of}Date"), text_of(header, f"{of}Time")
+        if date and is_valid(f"{of}Date", date):
+            return date, time if time and is_valid(f"{of}Time", time) else "000000"
+    return UNKNOWN_DATE, "000000"
+
+
+def new_result(
+    header: Dataset,
+    uids: ResultUids,
+    role: str,
+    *,
+    sop_class_uid: UID,
+    modality: str,
+    series_number: int,
+    series_description: str,
+    instance_number: int = 1,
+) -> Dataset:
+    """Result with the modules that all have in common: patient, study, series, equipment and SOP common.
+
+    Parameters
+    ----------
+    header: Dataset
+        Header of the first source image; it is not changed.
+    uids: ResultUids
+    role: str
+        Names the series that the result is in; with `instance_number` it decides the UIDs.
+    sop_class_uid: UID
+    modality: str
+    series_number: int
+    series_description: str
+        At most 64 characters.
+    instance_number: int
+
+    Returns
+    -------
+    Dataset
+        With file meta information, in Explicit VR Little Endian, for `covid_ct.results.objects.write_result`.
+    """
+    result = Dataset()
+    result.SpecificCharacterSet = "ISO_IR 192"
+    copy_identity(header, result)
+    result.StudyInstanceUID = header.StudyInstanceUID
+    result.Modality = modality
+    result.SeriesInstanceUID = uids.derive(role, "series")
+    result.SeriesNumber = series_number
+    result.SeriesDescription = series_description
+    result.InstanceNumber = instance_number
+    result.Manufacturer = identity.MANUFACTURER
+    result.ManufacturerModelName = identity.MODEL_NAME
+    result.DeviceSerialNumber = identity.DEVICE_SERIAL_NUMBER
+    result.SoftwareVersions = __version__
+    result.SeriesDate, result.SeriesTime = content_date_time(header)
+    result.ContentDate, result.ContentTime = result.SeriesDate, result.SeriesTime
+    result.SOPClassUID = sop_class_uid
+    result.SOPInstanceUID = uids.derive(role, "instance", str(instance_number))
+    result.file_meta = file_meta(result)
+    return result
+
+
+def file_meta(result: Dataset, transfer_syntax_uid: UID = ExplicitVRLittleEndian) -> FileMetaDataset:
+    """File meta information that names us, whichever library made the result."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = result.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
+    meta.TransferSyntaxUID = transfer_syntax_uid
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = f"COVIDCT_{__version__}"
+    return meta
+
+
+def copy_identity(header: Dataset, result: Dataset) -> None:
+    """Copy patient and study attributes; malformed dates and codes become empty, identifiers stay as they are."""
+    for keyword in (*_TYPE_2, *_COPIED_WHERE_PRESENT):
+        text = text_of(header, keyword)
+        if text and keyword not in _KEPT_VERBATIM and not is_valid(keyword, text):
+            text = ""
+        if text or keyword in _TYPE_2:
+            _set_quietly(result, keyword, text)
+
+
+def _set_quietly(result: Dataset, keyword: str, value: Any) -> None:
+    """Set an attribute without pydicom's warning, which would put an invalid patient ID into the log."""
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    result[tag] = DataElement(tag, dictionary_VR(keyword), value, validation_mode=config.IGNORE)
+
+
+def frame_of_reference(header: Dataset, uids: ResultUids) -> tuple[str, str]:
+    """Frame of reference UID and position reference indicator of the source.
+
+    Returns
+    -------
+    tuple[str, str]
+        The UID is derived where the source, against the standard, has none: viewers overlay nothing without.
+    """
+    uid = text_of(header, "FrameOfReferenceUID") or uids.derive("frame of reference")
+    return uid, text_of(header, "PositionReferenceIndicator")
+
+
+def decimal_strings(header: Dataset, keyword: str) -> list[str]:
+    """Values of a DS attribute as the source writes them, shortened to the 16 characters that DICOM allows."""
+    return [
+        text if len(text) <= _LENGTH_OF_DS else format_number_as_ds(float(text))
+        for text in text_of(header, keyword).split("\\")
+    ]
+
+
+def reference(header: Dataset) -> Dataset:
+    """Item that references one source image."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    return item
+
+
+def referenced_series(headers: Sequence[Dataset]) -> Dataset:
+    """Item of the Referenced Series Sequence for the source images."""
+    item = Dataset()
+    item.SeriesInstanceUID = headers[0].SeriesInstanceUID
+    item.ReferencedInstanceSequence = [reference(header) for header in headers]
+    return item
