@@ -151,7 +151,7 @@ def axis_weights(
         weights = np.maximum(overlap, 0.0)
         covered = weights.sum(axis=1, keepdims=True)
         weights /= np.where(covered > 0.0, covered, 1.0)
-        return weights.astype(np.float32)
+        return np.asarray(weights, np.float32)
     centres = interval[0] + step * (np.arange(target) + 0.5) - 0.5
     inside = np.flatnonzero((centres >= -0.5) & (centres <= source - 0.5))
     centres = np.clip(centres[inside], 0.0, source - 1.0)
@@ -179,7 +179,8 @@ def resample_plane(
     NDArray[np.float32]
         Shape (..., new rows, new columns).
     """
-    resampled: NDArray[np.float32] = np.matmul(np.matmul(rows, images.astype(np.float32, copy=False)), columns.T)
+    within: NDArray[np.float32] = np.matmul(rows, images.astype(np.float32, copy=False))
+    resampled: NDArray[np.float32] = np.matmul(within, columns.T)
     return resampled
 
 

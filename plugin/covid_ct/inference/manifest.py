@@ -1,0 +1,450 @@
+"""The manifest of a model: what its network wants to see and what its answer means."""
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from covid_ct.errors import ModelError
+from covid_ct.inference.onnx_file import has_external_data
+from covid_ct.inference.preprocessing import Interpolation
+
+Role = Literal["lungs", "lesions", "covid"]
+
+MANIFEST_NAME = "model.json"
+
+MAX_MANIFEST_BYTES = 1_000_000
+"""A larger model.json is a mistake."""
+
+MAX_MODEL_BYTES = 2**31 - 1
+"""The limit of the ONNX format itself for a model in one file."""
+
+CLASSES: dict[Role, tuple[tuple[str, ...], ...]] = {
+    "lungs": (("background", "right lung", "left lung"), ("background", "lung")),
+    "lesions": (("background", "ground glass", "consolidation"), ("background", "lesion")),
+    "covid": (("other", "COVID-19"), ("COVID-19",)),
+}
+"""The classes that a model of each role may tell apart, in the order of the network's output."""
+
+FEATURES = (
+    "lesion_ratio",
+    "consolidation_share",
+    "bilateral",
+    "peripheral",
+    "posterior",
+    "lower",
+    "multifocal",
+)
+"""What a classifier may be told beside the image; defined in `covid_ct.analysis.distribution`."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What a network gets.
+
+    Attributes
+    ----------
+    dimensions: int
+        2: single slices, tensor (batch, 1, rows, columns). 3: tensor (batch, 1, and the three `axes`).
+    size: tuple[int, ...]
+        (rows, columns) or (slices, rows, columns) of the tensor; for 3-D with `spacing_mm` the sliding window.
+    region: str
+        What is shown: the whole image "field", the bounding box of the "body" or that of the "lungs".
+    region_margin_mm: float
+        Added to that box on every side.
+    outside_lungs_hu: int | None
+        HU that everything outside the slightly dilated lungs is set to; None leaves it.
+    spacing_mm: tuple[float, float, float] | None
+        Spacing of slices, rows, columns that the region is resampled to; None scales the region to `size`.
+    overlap: float
+        Share of a sliding window that its neighbour covers too.
+    axes: str
+        Order of the tensor's axes, "zyx" or "xyz".
+    directions: str
+        Where the tensor's x, y and z ascend to: "LPS" as in DICOM, or "RAS" as in NIfTI and MONAI.
+    clip_hu, scale_to: tuple[float, float]
+        The range of HU kept and what its ends become.
+    standardise: bool
+        Whether every image gets zero mean and unit variance afterwards.
+    interpolation: Interpolation
+    """
+
+    dimensions: int
+    size: tuple[int, ...]
+    region: Literal["field", "body", "lungs"]
+    region_margin_mm: float
+    outside_lungs_hu: int | None
+    spacing_mm: tuple[float, float, float] | None
+    overlap: float
+    axes: Literal["zyx", "xyz"]
+    directions: Literal["LPS", "RAS"]
+    clip_hu: tuple[float, float]
+    scale_to: tuple[float, float]
+    standardise: bool
+    interpolation: Interpolation
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How a classifier of slices becomes one of the series.
+
+    Attributes
+    ----------
+    slices: int
+        Number of slices asked, evenly spaced over the lungs; fewer where the series has fewer.
+    quantile: float
+        Quantile, 0-1, of their logits that stands for the series.
+    """
+
+    slices: int
+    quantile: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Platt scaling: probability = sigmoid(slope * logit + intercept)."""
+
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a network answers.
+
+    Attributes
+    ----------
+    activation: str
+        What is still to be applied: "none" (probabilities already), "softmax" over the classes, or "sigmoid"
+        (one channel: the probability of the last class).
+    classes: tuple[str, ...]
+        One of `CLASSES` of the role.
+    aggregation: Aggregation | None
+        Classifiers of slices only.
+    calibration: Calibration | None
+        Classifiers only.
+    """
+
+    activation: Literal["none", "softmax", "sigmoid"]
+    classes: tuple[str, ...]
+    aggregation: Aggregation | None
+    calibration: Calibration | None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that the network answers with."""
+        return 1 if self.activation == "sigmoid" else len(self.classes)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A model.json, checked.
+
+    Attributes
+    ----------
+    role: Role
+    name, version: str
+    file: Path
+        The ONNX file, beside the manifest.
+    sha256: str
+        Of that file, lower-case hexadecimal.
+    licence: str
+    accuracy: str
+        One line: measured figure, on which data, when.
+    input: ModelInput
+    output: ModelOutput
+    features: tuple[str, ...]
+        Of `FEATURES`: what the network's second input "features" (batch, features) holds; empty without one.
+    """
+
+    role: Role
+    name: str
+    version: str
+    file: Path
+    sha256: str
+    licence: str
+    accuracy: str
+    input: ModelInput
+    output: ModelOutput
+    features: tuple[str, ...] = ()
+
+
+def load_manifest(folder: Path, role: Role) -> Manifest:
+    """Read and check the manifest in a model's folder.
+
+    Parameters
+    ----------
+    folder: Path
+        Holds model.json and the ONNX file that it names.
+    role: Role
+        What the model is to be used for.
+
+    Returns
+    -------
+    Manifest
+
+    Raises
+    ------
+    ModelError
+        Raised if the manifest is missing, is no JSON, lacks or adds a key, or holds a value that makes no sense.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ModelError(
+                f"The manifest {path} is larger than {MAX_MANIFEST_BYTES} bytes; it should be a short JSON."
+            )
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"The manifest {path} of the {role} model cannot be read ({error.strerror}); "
+            "put the model's folder there or point ModelsFolder to where it is."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"The manifest {path} is no valid JSON ({error}); correct it.") from error
+    section = _Section(path, "", content)
+    if section.text("role") != role:
+        raise section.wrong("role", f'has to be "{role}" in this folder')
+    file = section.text("file")
+    if Path(file).name != file:
+        raise section.wrong("file", "has to be the bare name of an ONNX file beside the manifest")
+    sha256 = section.text("sha256").lower()
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise section.wrong("sha256", f"has to be the 64 hexadecimal digits that `sha256sum {file}` prints")
+    features = section.names("features", FEATURES) if "features" in section else ()
+    if features and role != "covid":
+        raise section.wrong("features", "is for the covid model only; leave it out")
+    manifest = Manifest(
+        role=role,
+        name=section.text("name"),
+        version=section.text("version"),
+        file=folder / file,
+        sha256=sha256,
+        licence=section.text("licence"),
+        accuracy=section.text("accuracy"),
+        input=_read_input(section.section("input"), role),
+        output=_read_output(section.section("output"), role),
+        features=features,
+    )
+    section.finish()
+    if manifest.output.aggregation is None and role == "covid" and manifest.input.dimensions == 2:
+        raise section.wrong("output.aggregation", "has to say how a classifier of slices becomes one of the series")
+    if manifest.output.aggregation is not None and manifest.input.dimensions == 3:
+        raise section.wrong("output.aggregation", "has to be null for a 3-D network, which sees the series at once")
+    return manifest
+
+
+def read_model(manifest: Manifest) -> bytes:
+    """Read the ONNX file of a manifest and check that it is the one meant.
+
+    Parameters
+    ----------
+    manifest: Manifest
+
+    Returns
+    -------
+    bytes
+        The very bytes that were checked, to be given to ONNX Runtime.
+
+    Raises
+    ------
+    ModelError
+        Raised if the file is missing, too large, has another sha256, or keeps weights in other files.
+    """
+    path = manifest.file
+    try:
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise ModelError(f"The model {path} is larger than the 2 GB that one ONNX file may have.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"The model {path} cannot be read ({error.strerror}); put the ONNX file there "
+            f'or correct "file" in {path.with_name(MANIFEST_NAME)}.'
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != manifest.sha256:
+        raise ModelError(
+            f"The model {path} has the sha256 {found}, but {path.with_name(MANIFEST_NAME)} says {manifest.sha256}; "
+            "restore the file, or write the new sha256 into the manifest if the change is meant."
+        )
+    try:
+        external = has_external_data(content)
+    except ValueError as error:
+        raise ModelError(f"The model {path} is no ONNX file ({error}); export it again.") from error
+    if external:
+        raise ModelError(
+            f"The model {path} keeps weights in other files, which its sha256 does not cover; write it as one file: "
+            "onnx.save_model(onnx.load(path), path, save_as_external_data=False)."
+        )
+    return content
+
+
+def _read_input(section: "_Section", role: Role) -> ModelInput:
+    dimensions = section.integer("dimensions", 2, 3)
+    spacing = section.numbers("spacing_mm", 3) if section["spacing_mm"] is not None else None
+    if spacing is not None and (dimensions == 2 or min(spacing) <= 0):
+        raise section.wrong(
+            "spacing_mm", "has to be three positive mm (slices, rows, columns), and null for a 2-D network"
+        )
+    outside = section["outside_lungs_hu"]
+    if outside is not None:
+        outside = section.integer("outside_lungs_hu", -2000, 2000)
+    region = section.choice("region", ("field", "body", "lungs"))
+    if role == "lungs" and (region == "lungs" or outside is not None):
+        raise section.wrong("region", "and outside_lungs_hu cannot ask the lung model for lungs not found yet")
+    clip = section.numbers("clip_hu", 2)
+    if clip[0] >= clip[1]:
+        raise section.wrong("clip_hu", "has to be [low, high] with low < high")
+    result = ModelInput(
+        dimensions=dimensions,
+        size=section.sizes("size", dimensions),
+        region=cast(Any, region),
+        region_margin_mm=section.number("region_margin_mm", 0.0, 500.0),
+        outside_lungs_hu=outside,
+        spacing_mm=cast(tuple[float, float, float] | None, spacing),
+        overlap=section.number("overlap", 0.0, 0.9) if "overlap" in section else 0.0,
+        axes=cast(Any, section.choice("axes", ("zyx", "xyz")) if "axes" in section else "zyx"),
+        directions=cast(Any, section.choice("directions", ("LPS", "RAS"))),
+        clip_hu=(clip[0], clip[1]),
+        scale_to=cast(tuple[float, float], section.numbers("scale_to", 2)),
+        standardise=section.flag("standardise"),
+        interpolation=cast(
+            Interpolation, section.choice("interpolation", ("area", "linear")) if "interpolation" in section else "area"
+        ),
+    )
+    section.finish()
+    return result
+
+
+def _read_output(section: "_Section", role: Role) -> ModelOutput:
+    classes = section.names("classes", tuple(name for names in CLASSES[role] for name in names))
+    if classes not in CLASSES[role]:
+        allowed = " or ".join(json.dumps(list(names)) for names in CLASSES[role])
+        raise section.wrong("classes", f"has to be {allowed}")
+    activation = section.choice("activation", ("none", "softmax", "sigmoid"))
+    if (activation == "sigmoid" and len(classes) > 2) or (activation == "softmax" and len(classes) < 2):
+        raise section.wrong(
+            "activation", "has to be softmax for several classes, sigmoid for one beside the background"
+        )
+    aggregation = calibration = None
+    if section.get("aggregation") is not None:
+        inner = section.section("aggregation")
+        aggregation = Aggregation(
+            slices=inner.integer("slices", 1, 10_000), quantile=inner.number("quantile", 0.0, 1.0)
+        )
+        inner.finish()
+    if section.get("calibration") is not None:
+        inner = section.section("calibration")
+        calibration = Calibration(
+            slope=inner.number("slope", -1e6, 1e6), intercept=inner.number("intercept", -1e6, 1e6)
+        )
+        inner.finish()
+    if role != "covid" and (aggregation or calibration):
+        raise section.wrong("aggregation", "and calibration are for the covid model only")
+    section.finish()
+    return ModelOutput(cast(Any, activation), classes, aggregation, calibration)
+
+
+class _Section:
+    """One object of the manifest, which knows where it stands and which keys were asked for."""
+
+    def __init__(self, path: Path, name: str, content: object) -> None:
+        self._path = path
+        self._name = name
+        if not isinstance(content, dict):
+            raise ModelError(f"{name or 'The top level'} of the manifest {path} has to be a JSON object.")
+        self._content: dict[str, Any] = content
+        self._asked: set[str] = set()
+
+    def wrong(self, key: str, why: str) -> ModelError:
+        """The error for a value."""
+        return ModelError(f'In the manifest {self._path}, "{self._label(key)}" {why}.')
+
+    def get(self, key: str) -> Any:
+        """The value, None where there is none."""
+        self._asked.add(key)
+        return self._content.get(key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._content:
+            raise self.wrong(key, "is missing; see models/README.md for what it means")
+        return self.get(key)
+
+    def section(self, key: str) -> "_Section":
+        """An object inside this one."""
+        return _Section(self._path, self._label(key), self[key])
+
+    def text(self, key: str) -> str:
+        """A string that is not empty."""
+        value = self[key]
+        if not isinstance(value, str) or not value.strip():
+            raise self.wrong(key, "has to be a text that is not empty")
+        return value
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        """One of several strings."""
+        value = self[key]
+        if value not in allowed:
+            raise self.wrong(key, "has to be " + " or ".join(json.dumps(word) for word in allowed))
+        return cast(str, value)
+
+    def names(self, key: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of different strings out of several."""
+        value = self[key]
+        if not isinstance(value, list) or any(name not in allowed for name in value) or len(set(value)) < len(value):
+            raise self.wrong(key, f"has to be a list of different names out of {', '.join(dict.fromkeys(allowed))}")
+        return tuple(value)
+
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self[key]
+        if not isinstance(value, bool):
+            raise self.wrong(key, "has to be true or false")
+        return value
+
+    def number(self, key: str, low: float, high: float) -> float:
+        """A number in a range."""
+        value = self[key]
+        if not _is_number(value) or not low <= value <= high:
+            raise self.wrong(key, f"has to be a number from {low:g} to {high:g}")
+        return float(value)
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        """A whole number in a range."""
+        value = self.number(key, low, high)
+        if not value.is_integer():
+            raise self.wrong(key, f"has to be a whole number from {low} to {high}")
+        return int(value)
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """So many numbers."""
+        value = self[key]
+        if not isinstance(value, list) or len(value) != count or not all(_is_number(number) for number in value):
+            raise self.wrong(key, f"has to be a list of {count} numbers")
+        return tuple(float(number) for number in value)
+
+    def sizes(self, key: str, count: int) -> tuple[int, ...]:
+        """So many numbers of voxels."""
+        value = self.numbers(key, count)
+        if not all(number.is_integer() and 1 <= number <= 4096 for number in value):
+            raise self.wrong(key, f"has to be a list of {count} whole numbers from 1 to 4096")
+        return tuple(int(number) for number in value)
+
+    def finish(self) -> None:
+        """Refuse keys that nobody asked for."""
+        unknown = sorted(set(self._content) - self._asked)
+        if unknown:
+            raise self.wrong(unknown[0], "is no key of a manifest; correct or remove it")
+
+    def _label(self, key: str) -> str:
+        return f"{self._name}.{key}" if self._name else key
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

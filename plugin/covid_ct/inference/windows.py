@@ -1,0 +1,196 @@
+"""Running a segmentation network over a whole scan: slice by slice in 2-D, in overlapping windows in 3-D."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covid_ct.inference.manifest import ModelInput
+from covid_ct.inference.preprocessing import Box, axis_weights, resample_plane
+from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
+from covid_ct.inference.session import Model
+
+FIELD_GRID = (256, 256)
+"""Rows and columns of the grid on which the answers for differently cropped slices are put together."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A network's answer for a box of a scan.
+
+    Attributes
+    ----------
+    box: Box
+        In voxels of the scan.
+    probabilities: NDArray[np.uint8]
+        Shape (classes without the background, slices of the box, rows, columns); 255 stands for 1. Rows and columns
+        divide those of the box evenly.
+    """
+
+    box: Box
+    probabilities: NDArray[np.uint8]
+
+
+def predict(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
+    """Run a segmentation network over a scan.
+
+    Parameters
+    ----------
+    model: Model
+        Of role lungs or lesions.
+    scan: Scan
+    tick: Callable[[float], None]
+        Called after every batch or window with the fraction done; may raise to stop.
+
+    Returns
+    -------
+    Prediction
+        Slices without lung stay zero where the lungs are known.
+
+    Raises
+    ------
+    ModelError
+        Raised if the network fails or answers with what is no number.
+    """
+    if model.manifest.input.dimensions == 3:
+        return _predict_windows(model, scan, tick)
+    return _predict_slices(model, scan, tick)
+
+
+def to_tensor(images: NDArray[np.float32], model_input: ModelInput) -> NDArray[np.float32]:
+    """Turn (batch, [slices,] rows, columns) of the standard axial view to the axes and directions of a network."""
+    if model_input.directions == "RAS":
+        images = images[..., ::-1, ::-1]
+    if model_input.axes == "xyz":
+        images = images.transpose(0, *range(images.ndim - 1, 0, -1))
+    return np.ascontiguousarray(images)
+
+
+def from_tensor(answer: NDArray[np.float32], model_input: ModelInput) -> NDArray[np.float32]:
+    """Turn (batch, classes, and the network's axes) back to the standard axial view."""
+    if model_input.axes == "xyz":
+        answer = answer.transpose(0, 1, *range(answer.ndim - 1, 1, -1))
+    if model_input.directions == "RAS":
+        answer = answer[..., ::-1, ::-1]
+    return answer
+
+
+def _foreground(model: Model, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities without the background, in the standard axial view."""
+    model_input = model.manifest.input
+    answer = from_tensor(model.run(to_tensor(images, model_input)), model_input)
+    return answer if answer.shape[1] == 1 else answer[:, 1:]
+
+
+def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
+    model_input = model.manifest.input
+    common = scan.box(model_input)
+    indices = list(range(*common.slices))
+    if scan.lungs is not None:
+        indices = [index for index in indices if scan.lungs[index].any()]
+    # Cropped to the body, every slice has a box of its own; all meet on the grid of the field.
+    own_boxes = model_input.region == "body"
+    grid = FIELD_GRID if own_boxes else model_input.size
+    classes = len(model.manifest.output.classes) - 1
+    probabilities = np.zeros((classes, common.shape[0], *grid), np.uint8)
+    for start in range(0, len(indices), SLICES_AT_ONCE):
+        batch = indices[start : start + SLICES_AT_ONCE]
+        boxes = scan.slice_boxes(model_input, batch)
+        answer = _foreground(model, scan.slices(model_input, boxes))
+        if own_boxes:
+            answer = np.stack([_paste(part, box, scan.hu.shape) for part, box in zip(answer, boxes, strict=True)])
+        places = np.array(batch) - common.slices[0]
+        probabilities[:, places] = _to_bytes(answer).swapaxes(0, 1)
+        tick((start + len(batch)) / len(indices))
+    return Prediction(common, probabilities)
+
+
+def _paste(answer: NDArray[np.float32], box: Box, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Classes of one slice, from the network's grid over its box to the grid of the field."""
+    matrices = []
+    for interval, cells, count, target in zip(
+        (box.rows, box.columns), answer.shape[1:], shape[1:], FIELD_GRID, strict=True
+    ):
+        scale = cells / (interval[1] - interval[0])
+        field = (-interval[0] * scale, (count - interval[0]) * scale)
+        matrices.append(axis_weights(cells, field, target))
+    return resample_plane(answer, *matrices)
+
+
+def _predict_windows(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
+    model_input = model.manifest.input
+    box = scan.box(model_input)
+    volume = scan.volume(model_input, box)
+    averaged = sliding_windows(model, volume, tick)
+    # Back to the scan's own slices; rows and columns stay the network's.
+    depth = axis_weights(volume.shape[0], (0, volume.shape[0]), box.shape[0])
+    probabilities = np.empty((len(averaged), box.shape[0], *volume.shape[1:]), np.uint8)
+    for start in range(0, box.shape[0], SLICES_AT_ONCE):
+        rows = depth[start : start + SLICES_AT_ONCE]
+        probabilities[:, start : start + SLICES_AT_ONCE] = _to_bytes(
+            np.matmul(rows, averaged.reshape(len(averaged), len(volume), -1)).reshape(
+                len(averaged), len(rows), *volume.shape[1:]
+            )
+        )
+    return Prediction(box, probabilities)
+
+
+def sliding_windows(model: Model, volume: NDArray[np.float32], tick: Callable[[float], None]) -> NDArray[np.float32]:
+    """Mean answer of a 3-D network over overlapping windows.
+
+    The windows are laid as MONAI's sliding_window_inference lays them: at steps of (1 - overlap) of their size, the
+    last ones pushed back to the edge, a volume smaller than the window padded evenly on both sides.
+
+    Parameters
+    ----------
+    model: Model
+    volume: NDArray[np.float32]
+        Prepared, shape (slices, rows, columns).
+    tick: Callable[[float], None]
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Probabilities, shape (classes without the background, slices, rows, columns).
+    """
+    model_input = model.manifest.input
+    size = model_input.size
+    missing = [max(0, want - have) for want, have in zip(size, volume.shape, strict=True)]
+    before = [count // 2 for count in missing]
+    padded = np.pad(
+        volume,
+        [(first, count - first) for first, count in zip(before, missing, strict=True)],
+        constant_values=volume.min() if model_input.standardise else model_input.scale_to[0],
+    )
+    starts = [
+        _window_starts(length, window, model_input.overlap) for length, window in zip(padded.shape, size, strict=True)
+    ]
+    total = np.zeros((len(model.manifest.output.classes) - 1, *padded.shape), np.float32)
+    # How many windows cover a voxel is a product of how many cover it along each axis.
+    counts = [np.zeros(length, np.float32) for length in padded.shape]
+    for axis, (firsts, window) in enumerate(zip(starts, size, strict=True)):
+        for first in firsts:
+            counts[axis][first : first + window] += 1.0
+    corners = list(itertools.product(*starts))
+    for number, corner in enumerate(corners, start=1):
+        place = tuple(slice(first, first + window) for first, window in zip(corner, size, strict=True))
+        total[(slice(None), *place)] += _foreground(model, padded[place][np.newaxis])[0]
+        tick(number / len(corners))
+    total /= counts[0][:, np.newaxis, np.newaxis]
+    total /= counts[1][:, np.newaxis]
+    total /= counts[2]
+    inside = tuple(slice(first, first + length) for first, length in zip(before, volume.shape, strict=True))
+    return total[(slice(None), *inside)]
+
+
+def _window_starts(length: int, window: int, overlap: float) -> list[int]:
+    """First index of every window along one axis."""
+    step = max(1, int(window * (1.0 - overlap)))
+    count = -(-(length - window) // step) + 1
+    return [min(number * step, length - window) for number in range(count)]
+
+
+def _to_bytes(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return (probabilities * np.float32(255.0) + np.float32(0.5)).astype(np.uint8)
