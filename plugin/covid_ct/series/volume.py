@@ -73,6 +73,18 @@ class Volume:
         return array[flips].transpose(inverse)
 
     @property
+    def lps_affine(self) -> NDArray[np.float64]:
+        """4x4 matrix from indices of the standard axial view to patient coordinates (LPS, mm); for `to_lps`."""
+        order, flips = self._turn
+        turned = self.affine.copy()
+        for axis, (own, flip) in enumerate(zip(order, flips, strict=True)):
+            reverse = flip.step == -1
+            turned[:3, axis] = -self.affine[:3, own] if reverse else self.affine[:3, own]
+            if reverse:
+                turned[:3, 3] += self.affine[:3, own] * (self.hu.shape[own] - 1)
+        return turned
+
+    @property
     def _turn(self) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
         """The volume's axes in the order (head, posterior, left) and the flips that make them ascend."""
         directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
