@@ -1,0 +1,53 @@
+# COVID-19 chest-CT analysis inside Orthanc. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+SYSTEM_PYTHON := /usr/bin/python3
+PYTHON := .venv/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+export PYTHONPATH := plugin:.
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: .venv/ready ## analyse a phantom, or CT=folder, in a real Orthanc on loopback (ARGS=--once: end by itself)
+	@$(PYTHON) -m tools.demo $(if $(CT),--ct "$(CT)") $(ARGS)
+
+.PHONY: serve
+serve: .venv/ready ## run Orthanc with the plugin (HTTP_PORT=, DICOM_PORT=, STORAGE=)
+	@$(PYTHON) -m tools.serve $(if $(HTTP_PORT),--http-port $(HTTP_PORT)) $(if $(DICOM_PORT),--dicom-port $(DICOM_PORT)) \
+		$(if $(STORAGE),--storage "$(STORAGE)")
+
+.PHONY: analyze
+analyze: .venv/ready ## analyse CT=folder of DICOM files without Orthanc, results in OUTPUT=folder
+	@$(if $(CT),,echo "Say which folder of DICOM files: make analyze CT=folder OUTPUT=folder"; exit 1;) \
+	$(PYTHON) -m covid_ct "$(CT)" --output "$(or $(OUTPUT),output)"
+
+.PHONY: test
+test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthanc
+	@echo "Checking style and types"
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
+	@echo "Running the tests"
+	@$(PYTHON) -m pytest --quiet tests
+
+.PHONY: format
+format: .venv/test-ready ## format the code
+	@$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .
+
+.PHONY: clean
+clean: ## remove what was installed and built here
+	rm -rf .venv build output
+
+# What runs: Orthanc and its plugins from Debian, Python packages in a folder of the project's.
+.venv/ready: requirements.txt requirements-no-deps.txt tools/debian-packages.sh
+	@tools/debian-packages.sh orthanc orthanc-python orthanc-dicomweb dcmtk python3-venv fonts-dejavu-core
+	@echo "Installing Python packages into .venv"
+	@$(SYSTEM_PYTHON) -m venv .venv
+	@$(PIP) install -r requirements.txt && $(PIP) install --no-deps -r requirements-no-deps.txt
+	@touch $@
+
+.venv/test-ready: .venv/ready requirements-test.txt
+	@tools/debian-packages.sh chromium poppler-utils qpdf
+	@$(PIP) install -r requirements-test.txt
+	@touch $@

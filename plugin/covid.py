@@ -1,0 +1,67 @@
+"""The script that Orthanc's Python plugin loads: adds the packages, names the callbacks, hands over.
+
+Callbacks are named functions of this module: plugin 5.0 and later crashes at shutdown on anything less.
+"""
+
+import site
+import sys
+from pathlib import Path
+from typing import Any
+
+import orthanc
+
+HERE = Path(__file__).resolve().parent
+PACKAGES = HERE.parent / f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+
+sys.path.insert(0, str(HERE))
+# Where there is no such folder, as in the Docker image, the packages are those of Orthanc's own Python.
+site.addsitedir(str(PACKAGES))
+
+try:
+    from covid_ct.server.application import Application
+    from covid_ct.server.routes import PATHS
+except ImportError as error:
+    # An exception here would stop Orthanc.
+    orthanc.LogError(f"covid-ct is not loaded, a Python package is missing or broken: {error}. Looked in {PACKAGES}.")
+    PATHS = {}
+else:
+    application = Application(orthanc)
+
+
+def on_change(change: int, level: int, resource: str) -> None:
+    application.on_change(change, resource)
+
+
+def analyze(output: Any, uri: str, **request: Any) -> None:
+    application.routes.analyze(output, uri, **request)
+
+
+def list_jobs(output: Any, uri: str, **request: Any) -> None:
+    application.routes.list_jobs(output, uri, **request)
+
+
+def show_job(output: Any, uri: str, **request: Any) -> None:
+    application.routes.show_job(output, uri, **request)
+
+
+def act_on_job(output: Any, uri: str, **request: Any) -> None:
+    application.routes.act_on_job(output, uri, **request)
+
+
+def show_series(output: Any, uri: str, **request: Any) -> None:
+    application.routes.show_series(output, uri, **request)
+
+
+def show_status(output: Any, uri: str, **request: Any) -> None:
+    application.routes.show_status(output, uri, **request)
+
+
+def serve_page(output: Any, uri: str, **request: Any) -> None:
+    application.routes.serve_page(output, uri, **request)
+
+
+if PATHS:
+    for name, path in PATHS.items():
+        orthanc.RegisterRestCallback(path, globals()[name])
+    orthanc.RegisterOnChangeCallback(on_change)
+    orthanc.ExtendOrthancExplorer(application.explorer_script)

@@ -1,0 +1,182 @@
+"""The plugin put together: what Orthanc tells it, and the threads that do the work."""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import onnxruntime
+
+from covid_ct import RESEARCH_USE_ONLY, __version__
+from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.errors import CovidCtError
+from covid_ct.server.configuration import Configuration, read_configuration
+from covid_ct.server.intake import Intake
+from covid_ct.server.jobs import JobStore
+from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.routes import Routes
+from covid_ct.server.sdk import Orthanc
+from covid_ct.server.worker import Outbox, Worker
+
+SWEEP_S = 60.0
+"""How often, in seconds, Orthanc's list of changes is read for series whose event was lost."""
+
+STOP_TIMEOUT_S = 60.0
+"""How long a thread may take to end when Orthanc stops, in seconds; one batch of a network is far shorter."""
+
+
+class Application:
+    """The plugin in one Orthanc.
+
+    Where configuration or models are wrong, Orthanc goes on, analysis is off, and log, `/covid/status` and
+    `POST /covid/analyze` say why.
+
+    Parameters
+    ----------
+    orthanc: Orthanc
+        The module `orthanc`.
+    """
+
+    def __init__(self, orthanc: Orthanc) -> None:
+        self._orthanc = orthanc
+        self._pacs = Pacs(orthanc)
+        self._analysis: _Analysis | None = None
+        self._problem = ""
+        try:
+            configuration = read_configuration(json.loads(orthanc.GetConfiguration()))
+            self._analysis = _Analysis(orthanc, self._pacs, configuration)
+        except (CovidCtError, OSError) as error:
+            self._problem = str(error)
+            orthanc.LogError(f"covid-ct: analysis is off: {error}")
+        else:
+            orthanc.LogWarning(f"covid-ct {__version__} is ready. {RESEARCH_USE_ONLY}")
+        self.routes = Routes(
+            orthanc,
+            self._pacs,
+            self._analysis and self._analysis.jobs,
+            self._analysis and self._analysis.intake,
+            self._status,
+            self._problem,
+        )
+
+    @property
+    def explorer_script(self) -> str:
+        """JavaScript for Orthanc Explorer."""
+        return (resources.files("covid_ct.server") / "app" / "explorer.js").read_text(encoding="utf-8")
+
+    def on_change(self, change: int, resource: str) -> None:
+        """Take note of a change; returns at once, for Orthanc tells of one change at a time."""
+        kinds = self._orthanc.ChangeType
+        if change == kinds.ORTHANC_STOPPED:
+            self.routes.stop()
+        if self._analysis is None:
+            return
+        if change == kinds.ORTHANC_STARTED:
+            self._analysis.start()
+        elif change == kinds.STABLE_SERIES:
+            self._analysis.tell(self._analysis.intake.consider, resource)
+        elif change == kinds.JOB_SUCCESS:
+            self._analysis.tell(self._analysis.intake.consider_sent, resource)
+        elif change == kinds.ORTHANC_STOPPED:
+            self._analysis.stop()
+
+    def _status(self) -> dict[str, Any]:
+        status: dict[str, Any] = {
+            "Version": __version__,
+            "OnnxRuntime": onnxruntime.__version__,
+            "Analysis": "off" if self._problem else "on",
+            "Problem": self._problem,
+            "Notice": RESEARCH_USE_ONLY,
+        }
+        return status | (self._analysis.status() if self._analysis else {})
+
+
+class _Analysis:
+    """All that exists only while configuration and models are right."""
+
+    def __init__(self, orthanc: Orthanc, pacs: Pacs, configuration: Configuration) -> None:
+        self._orthanc = orthanc
+        self._configuration = configuration
+        self._analyzer = Analyzer(configuration.models_folder, configuration.providers, configuration.threads)
+        self.jobs = JobStore(configuration.state_folder / "jobs.sqlite")
+        self.intake = Intake(
+            pacs,
+            self.jobs,
+            configuration.series_rules,
+            self._analyzer.fingerprint,
+            configuration.automatic,
+            configuration.aet_titles,
+            self._log,
+        )
+        outbox = Outbox(configuration.state_folder / "outbox")
+        self._workers = [
+            Worker(f"covid-{number}", self.jobs, self.intake, pacs, self._analyzer, outbox, configuration.series_rules, self._log)
+            for number in range(configuration.workers)
+        ]  # fmt: skip
+        self._told: queue.SimpleQueue[tuple[Callable[[str], object], str] | None] = queue.SimpleQueue()
+        self._listener = threading.Thread(target=self._listen, name="covid-intake", daemon=True)
+
+    def start(self) -> None:
+        """Take up what an earlier run left, then work."""
+        self.jobs.recover()
+        for thread in (self._listener, *self._workers):
+            thread.start()
+
+    def stop(self) -> None:
+        """End all threads; jobs that have not ended go on after the next start."""
+        self._told.put(None)
+        for worker in self._workers:
+            worker.stop()
+        self.jobs.wake()
+        for thread in (self._listener, *self._workers):
+            if thread.is_alive():
+                thread.join(STOP_TIMEOUT_S)
+        self.jobs.close()
+
+    def tell(self, action: Callable[[str], object], resource: str) -> None:
+        """Have something done about a resource, soon and on our own thread."""
+        self._told.put((action, resource))
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "Models": [
+                {"Role": model.role, "Name": model.name, "Version": model.version, "Sha256": model.sha256, "Provider": model.provider}
+                for model in self._analyzer.identities
+            ],
+            "Automatic": self._configuration.automatic,
+            "AETitles": list(self._configuration.aet_titles),
+            "Jobs": self.jobs.count(),
+            "LastErrors": [
+                {"Job": job.id, "Reason": job.reason, "Message": job.error} for job in self.jobs.failures(limit=5)
+            ],
+        }  # fmt: skip
+
+    def _listen(self) -> None:
+        self._carefully(lambda _: self.intake.sweep(), "")
+        swept = time.monotonic()
+        while True:
+            try:
+                told = self._told.get(timeout=SWEEP_S)
+            except queue.Empty:
+                told = (lambda _: None, "")
+            if told is None:
+                return
+            self._carefully(*told)
+            if time.monotonic() - swept > SWEEP_S:
+                self._carefully(lambda _: self.intake.sweep(), "")
+                swept = time.monotonic()
+
+    def _carefully(self, action: Callable[[str], object], resource: str) -> None:
+        """Do something of which no failure may end the listening."""
+        try:
+            action(resource)
+        except NotFoundError:
+            self._log(f"{resource} was deleted before it was considered")
+        except Exception as error:  # noqa: BLE001 - one bad resource must not silence all later ones
+            self._orthanc.LogError(f"covid-ct: {resource} could not be considered: {type(error).__name__}: {error}")
+
+    def _log(self, line: str) -> None:
+        self._orthanc.LogWarning(f"covid-ct: {line}")

@@ -1,0 +1,163 @@
+"""The section `CovidCt` of Orthanc's configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from covid_ct.errors import CovidCtError
+from covid_ct.series.headers import SeriesRules
+
+SECTION = "CovidCt"
+"""Name of the section, as Orthanc's plugins name theirs."""
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+"""Folder that holds `plugin/` and `models/`."""
+
+STORAGE_DEFAULT = "OrthancStorage"
+"""Orthanc's own default of `StorageDirectory`."""
+
+
+class ConfigurationError(CovidCtError):
+    """Raised if the section `CovidCt` holds what it should not."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Settings of the plugin; the keys of orthanc.json are these names in PascalCase.
+
+    Attributes
+    ----------
+    models_folder: Path
+        Holds lungs/, lesions/ and covid/. Default: `models` beside `plugin`.
+    state_folder: Path
+        Jobs and finished results that are not stored yet. Default: `covid-ct` in Orthanc's StorageDirectory.
+    automatic: bool
+        Analyse every chest CT that becomes stable. Default: true.
+    aet_titles: tuple[str, ...]
+        Called AE titles that ask for an analysis, automatic or not. Default: COVIDAET.
+    destinations: tuple[str, ...]
+        Names in Orthanc's DicomModalities that get the results of every analysis. Default: none.
+    series_rules: SeriesRules
+        Which series may be analysed.
+    workers: int
+        Analyses at the same time. Default: 1.
+    threads: int
+        CPU threads of one analysis; 0 takes one for each core. Default: 0.
+    providers: tuple[str, ...]
+        TensorRT, CUDA, CPU, in the order to be tried; empty takes what the installed ONNX Runtime has, in this order.
+    """
+
+    models_folder: Path
+    state_folder: Path
+    automatic: bool = True
+    aet_titles: tuple[str, ...] = ("COVIDAET",)
+    destinations: tuple[str, ...] = ()
+    series_rules: SeriesRules = field(default_factory=SeriesRules)
+    workers: int = 1
+    threads: int = 0
+    providers: tuple[str, ...] = ()
+
+
+PROVIDERS = {
+    "TensorRT": "TensorrtExecutionProvider",
+    "CUDA": "CUDAExecutionProvider",
+    "CPU": "CPUExecutionProvider",
+}
+"""Names in the configuration and ONNX Runtime's names of the same."""
+
+
+def read_configuration(orthanc: Mapping[str, Any]) -> Configuration:
+    """Settings from Orthanc's whole configuration.
+
+    Parameters
+    ----------
+    orthanc: Mapping
+        What `orthanc.GetConfiguration()` gives, parsed.
+
+    Raises
+    ------
+    ConfigurationError
+        If a key is unknown or a value has the wrong type; the sentence names it.
+    """
+    section = orthanc.get(SECTION, {})
+    if not isinstance(section, Mapping):
+        raise ConfigurationError(f'"{SECTION}" in the configuration must be an object {{…}}.')
+    storage = Path(orthanc.get("StorageDirectory", STORAGE_DEFAULT))
+    state_folder = _text(section, "StateFolder")
+    models_folder = _text(section, "ModelsFolder")
+    known = {
+        "Automatic", "AETitles", "Destinations", "SeriesRules", "Workers", "Threads", "Providers",
+        "ModelsFolder", "StateFolder",
+    }  # fmt: skip
+    if unknown := sorted(set(section) - known):
+        raise ConfigurationError(
+            f'"{SECTION}" in the configuration has no key "{unknown[0]}"; it has {", ".join(sorted(known))}.'
+        )
+    return Configuration(
+        models_folder=Path(models_folder) if models_folder else REPOSITORY / "models",
+        state_folder=Path(state_folder) if state_folder else storage / "covid-ct",
+        automatic=_flag(section, "Automatic", default=True),
+        aet_titles=_texts(section, "AETitles", ("COVIDAET",)),
+        destinations=_texts(section, "Destinations", ()),
+        series_rules=_series_rules(section.get("SeriesRules", {})),
+        workers=_number(section, "Workers", default=1, low=1, high=16),
+        threads=_number(section, "Threads", default=0, low=0, high=256),
+        providers=tuple(_provider(name) for name in _texts(section, "Providers", ())),
+    )
+
+
+def _wrong(key: str, value: object, wanted: str) -> ConfigurationError:
+    return ConfigurationError(f'"{SECTION}.{key}" in the configuration must be {wanted}, not {value!r}.')
+
+
+def _text(section: Mapping[str, Any], key: str) -> str:
+    value = section.get(key, "")
+    if not isinstance(value, str):
+        raise _wrong(key, value, "a text")
+    return value
+
+
+def _texts(section: Mapping[str, Any], key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    value = section.get(key, list(default))
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise _wrong(key, value, "a list of texts")
+    return tuple(value)
+
+
+def _flag(section: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    value = section.get(key, default)
+    if not isinstance(value, bool):
+        raise _wrong(key, value, "true or false")
+    return value
+
+
+def _number(section: Mapping[str, Any], key: str, *, default: int, low: int, high: int) -> int:
+    value = section.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _wrong(key, value, f"a whole number from {low} to {high}")
+    return value
+
+
+def _provider(name: str) -> str:
+    if name not in PROVIDERS:
+        raise _wrong("Providers", name, f"a list of {', '.join(PROVIDERS)}")
+    return PROVIDERS[name]
+
+
+def _series_rules(value: object) -> SeriesRules:
+    if not isinstance(value, Mapping):
+        raise _wrong("SeriesRules", value, "an object {…}")
+    names = {_pascal(item.name): item for item in fields(SeriesRules)}
+    given: dict[str, Any] = {}
+    for key, number in value.items():
+        if key not in names:
+            raise _wrong("SeriesRules", key, f"an object with the keys {', '.join(names)}")
+        if isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:
+            raise _wrong(f"SeriesRules.{key}", number, "a positive number")
+        given[names[key].name] = number
+    return SeriesRules(**given)
+
+
+def _pascal(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))

@@ -1,0 +1,257 @@
+"""Orthanc as this package sees it: series read and results stored in-process, through its own API."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covid_ct.errors import CovidCtError
+from covid_ct.server.sdk import Orthanc
+
+FINDINGS_ATTACHMENT = 4217
+"""User attachment of the source series that holds the findings as JSON; a number, so that no configuration is needed."""
+
+ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+"""Orthanc's identifiers of patients, studies, series and instances."""
+
+
+class NotFoundError(CovidCtError):
+    """Raised if Orthanc does not hold what was asked for."""
+
+
+class StoreError(CovidCtError):
+    """Raised if Orthanc does not store a result."""
+
+
+@dataclass(frozen=True)
+class SeriesRecord:
+    """What Orthanc's database knows of a series, without opening a file.
+
+    Attributes
+    ----------
+    id: str
+        Orthanc id.
+    uid: str
+        SeriesInstanceUID.
+    modality: str
+        Modality (0008,0060).
+    manufacturer: str
+        Manufacturer (0008,0070), or nothing.
+    instances: tuple[str, ...]
+        Orthanc ids of its instances, sorted.
+    stable: bool
+        Whether no instance came for StableAge seconds.
+    """
+
+    id: str
+    uid: str
+    modality: str
+    manufacturer: str
+    instances: tuple[str, ...]
+    stable: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of Orthanc's list of changes."""
+
+    sequence: int
+    kind: str
+    id: str
+
+
+class Pacs:
+    """Orthanc's own API in-process. To be called from threads of our own, never from Orthanc's HTTP threads.
+
+    Parameters
+    ----------
+    orthanc: Orthanc
+        The module `orthanc`.
+    """
+
+    def __init__(self, orthanc: Orthanc) -> None:
+        self._orthanc = orthanc
+
+    def _get(self, uri: str) -> Any:
+        try:
+            return json.loads(self._orthanc.RestApiGet(uri))
+        except self._orthanc.OrthancException as error:
+            raise NotFoundError(f"Orthanc does not answer {uri}: {error}.") from error
+
+    def find_series(self, identifier: str) -> str:
+        """Orthanc id of a series from its Orthanc id or SeriesInstanceUID.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc holds no such series.
+        """
+        return self._find(identifier, "series", self._orthanc.LookupSeries)
+
+    def find_study(self, identifier: str) -> str:
+        """Orthanc id of a study from its Orthanc id or StudyInstanceUID.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc holds no such study.
+        """
+        return self._find(identifier, "studies", self._orthanc.LookupStudy)
+
+    def _find(self, identifier: str, level: str, lookup: Any) -> str:
+        found = identifier if ORTHANC_ID.fullmatch(identifier) else lookup(identifier)
+        if not found or not self._exists(level, found):
+            raise NotFoundError(f"Orthanc holds nothing under /{level} with the identifier {identifier}.")
+        return str(found)
+
+    def _exists(self, level: str, orthanc_id: str) -> bool:
+        try:
+            self._orthanc.RestApiGet(f"/{level}/{orthanc_id}")
+        except self._orthanc.OrthancException:
+            return False
+        return True
+
+    def series_of_study(self, study: str) -> list[str]:
+        """Orthanc ids of the series of a study."""
+        return [str(series) for series in self._get(f"/studies/{study}")["Series"]]
+
+    def series_under(self, resource: str) -> list[str]:
+        """Orthanc ids of the series of a patient, study, series or instance, whichever has this Orthanc id."""
+        if self._exists("series", resource):
+            return [resource]
+        if self._exists("instances", resource):
+            return [self.series_of_instance(resource)]
+        level = "studies" if self._exists("studies", resource) else "patients"
+        return [str(series["ID"]) for series in self._get(f"/{level}/{resource}/series")]
+
+    def series_of_instance(self, instance: str) -> str:
+        """Orthanc id of the series that an instance belongs to."""
+        return str(self._get(f"/instances/{instance}")["ParentSeries"])
+
+    def series(self, series: str) -> SeriesRecord:
+        """What the database knows of a series.
+
+        Raises
+        ------
+        NotFoundError
+            If it is gone.
+        """
+        answer = self._get(f"/series/{series}")
+        tags = answer["MainDicomTags"]
+        return SeriesRecord(
+            id=series,
+            uid=str(tags.get("SeriesInstanceUID", "")),
+            modality=str(tags.get("Modality", "")),
+            manufacturer=str(tags.get("Manufacturer", "")),
+            instances=tuple(sorted(answer["Instances"])),
+            stable=bool(answer["IsStable"]),
+        )
+
+    def metadata(self, instance: str, name: str) -> str:
+        """One metadata of an instance, or nothing where it has none."""
+        try:
+            return self._orthanc.RestApiGet(f"/instances/{instance}/metadata/{name}").decode("utf-8", "replace")
+        except self._orthanc.OrthancException:
+            return ""
+
+    def dicom(self, instances: Sequence[str]) -> Iterator[bytes]:
+        """The stored DICOM files of instances, one after the other.
+
+        Raises
+        ------
+        NotFoundError
+            If one is gone.
+        """
+        for instance in instances:
+            try:
+                yield self._orthanc.GetDicomForInstance(instance)
+            except self._orthanc.OrthancException as error:
+                raise NotFoundError(f"Instance {instance} is no longer stored in Orthanc.") from error
+
+    def decode(self, dicom: bytes) -> NDArray[np.integer[Any]]:
+        """Stored values of a DICOM file's only frame, by Orthanc's decoder, shape (rows, columns).
+
+        Raises
+        ------
+        ValueError
+            If Orthanc cannot decode it.
+        """
+        try:
+            image = self._orthanc.CreateDicomInstance(dicom).GetInstanceDecodedFrame(0)
+        except self._orthanc.OrthancException as error:
+            raise ValueError(str(error)) from error
+        kind = PIXEL_TYPES.get(int(image.GetImagePixelFormat()))
+        if kind is None:
+            raise ValueError("the image is not of one channel of 8 or 16 bits")
+        rows, columns, pitch = image.GetImageHeight(), image.GetImageWidth(), image.GetImagePitch()
+        lines = np.frombuffer(image.GetImageBuffer(), np.uint8).reshape(rows, pitch)
+        return lines[:, : columns * kind.itemsize].copy().view(kind)
+
+    def store(self, dicom: bytes) -> dict[str, str]:
+        """Store a DICOM file; one that is already there is left as it is.
+
+        Returns
+        -------
+        dict
+            Orthanc's answer: `ID`, `Path`, `ParentSeries`, `Status` and others.
+
+        Raises
+        ------
+        StoreError
+            If Orthanc refuses it, such as on a full disk.
+        """
+        try:
+            answer = json.loads(self._orthanc.RestApiPost("/instances", dicom))
+        except self._orthanc.OrthancException as error:
+            raise StoreError(f"Orthanc could not store a result: {error}.") from error
+        if answer.get("Status") not in ("Success", "AlreadyStored"):
+            raise StoreError(f"Orthanc did not store a result: {answer.get('Status')}.")
+        return {key: str(value) for key, value in answer.items()}
+
+    def has_instances(self, instances: Sequence[str]) -> bool:
+        """Whether all of these instances are stored."""
+        return all(self._exists("instances", instance) for instance in instances)
+
+    def attach_findings(self, series: str, findings: dict[str, Any]) -> None:
+        """Keep findings as a user attachment of their series, instead of earlier ones."""
+        body = json.dumps(findings).encode()
+        try:
+            self._orthanc.RestApiPut(f"/series/{series}/attachments/{FINDINGS_ATTACHMENT}", body)
+        except self._orthanc.OrthancException as error:
+            raise StoreError(f"Orthanc could not attach the findings to series {series}: {error}.") from error
+
+    def findings(self, series: str) -> dict[str, Any] | None:
+        """The findings attached to a series, or none."""
+        try:
+            body = self._orthanc.RestApiGet(f"/series/{series}/attachments/{FINDINGS_ATTACHMENT}/data")
+        except self._orthanc.OrthancException:
+            return None
+        findings = json.loads(body)
+        return findings if isinstance(findings, dict) else None
+
+    def changes(self, since: int, limit: int) -> tuple[list[Change], bool]:
+        """A page of Orthanc's list of changes after a sequence number, and whether it is the last."""
+        answer = self._get(f"/changes?since={since}&limit={limit}")
+        page = [Change(int(line["Seq"]), line["ChangeType"], line["ID"]) for line in answer["Changes"]]
+        return page, bool(answer["Done"])
+
+    def last_change(self) -> int:
+        """Sequence number of the newest change."""
+        return int(self._get("/changes?last")["Last"])
+
+    def sent_to(self, job: str) -> tuple[str, list[str]]:
+        """Called AE title and resources that one of Orthanc's own jobs sent; an empty title where it sent nothing."""
+        content = self._get(f"/jobs/{job}").get("Content", {})
+        return str(content.get("RemoteAet", "")), [str(item) for item in content.get("ParentResources", [])]
+
+
+PIXEL_TYPES = {
+    1: np.dtype(np.uint8),  # GRAYSCALE8
+    2: np.dtype("<u2"),  # GRAYSCALE16
+    3: np.dtype("<i2"),  # SIGNED_GRAYSCALE16
+}
+"""Numpy types of the SDK's `PixelFormat` with one channel."""

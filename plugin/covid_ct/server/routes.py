@@ -1,0 +1,221 @@
+"""The REST routes under /covid/.
+
+Orthanc calls them on HTTP threads with a stack of 100 KiB, so they only check the request and have the work done on a
+thread of ours.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
+
+from covid_ct.server.intake import Intake
+from covid_ct.server.jobs import Job, JobStore
+from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.requests import RequestError, parse_analyze_request, require_json
+from covid_ct.server.sdk import Orthanc, RestOutput
+
+MAX_SYNCHRONOUS = 4
+"""Requests that may wait for their findings at the same time; each holds one of Orthanc's HTTP threads."""
+
+DESK_THREADS = 4
+"""Threads that serve requests."""
+
+ANSWER_TIMEOUT_S = 60.0
+"""Longest time to look something up, in seconds."""
+
+PATHS = {
+    "analyze": "/covid/analyze",
+    "list_jobs": "/covid/jobs",
+    "show_job": "/covid/jobs/([^/]+)",
+    "act_on_job": "/covid/jobs/([^/]+)/(cancel|retry)",
+    "show_series": "/covid/series/([^/]+)",
+    "show_status": "/covid/status",
+    "serve_page": "/covid/app/([a-z0-9-]+[.][a-z]+)",
+}
+"""The paths, as regular expressions, by the method of `Routes` that serves them."""
+
+MIME_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+"""Content types of the pages' files."""
+
+
+class Routes:
+    """Answers REST requests.
+
+    Parameters
+    ----------
+    orthanc: Orthanc
+        The module `orthanc`.
+    pacs, jobs, intake
+        What it answers from; intake is missing while analysis is off.
+    status: Callable
+        Gives the document of `/covid/status`.
+    problem: str
+        Why analysis is off, or nothing.
+    """
+
+    def __init__(
+        self,
+        orthanc: Orthanc,
+        pacs: Pacs,
+        jobs: JobStore | None,
+        intake: Intake | None,
+        status: Callable[[], dict[str, Any]],
+        problem: str,
+    ) -> None:
+        self._orthanc = orthanc
+        self._pacs = pacs
+        self._jobs_or_none = jobs
+        self._intake_or_none = intake
+        self._status = status
+        self._problem = problem
+        self._desk = ThreadPoolExecutor(DESK_THREADS, "covid-desk")
+        self._waiting = threading.BoundedSemaphore(MAX_SYNCHRONOUS)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let go of all that wait, and take no more."""
+        self._stopped.set()
+        if self._jobs_or_none is not None:
+            self._jobs_or_none.wake()
+        self._desk.shutdown(wait=True, cancel_futures=True)
+
+    def analyze(self, output: RestOutput, uri: str, **request: Any) -> None:
+        """POST /covid/analyze."""
+        self._answer(output, request, "POST", lambda: self._analyze(request))
+
+    def list_jobs(self, output: RestOutput, uri: str, **request: Any) -> None:
+        """GET /covid/jobs: identifiers, or with ?expand the jobs themselves."""
+        expand = "expand" in request.get("get", {})
+
+        def jobs() -> list[Any]:
+            return [job.to_dict() if expand else job.id for job in self._jobs.all()]
+
+        self._answer(output, request, "GET", lambda: self._at_desk(jobs))
+
+    def show_job(self, output: RestOutput, uri: str, **request: Any) -> None:
+        """GET /covid/jobs/{id}."""
+        self._answer(output, request, "GET", lambda: self._at_desk(lambda: self._job(request["groups"][0]).to_dict()))
+
+    def act_on_job(self, output: RestOutput, uri: str, **request: Any) -> None:
+        """POST /covid/jobs/{id}/cancel and /covid/jobs/{id}/retry."""
+        job_id, action = request["groups"]
+
+        def act() -> dict[str, Any]:
+            require_json(request["headers"])
+            job = self._job(job_id)
+            if action == "cancel":
+                return self._jobs.cancel(job_id).to_dict()
+            if not job.ended:
+                raise RequestError(HTTPStatus.CONFLICT, f"Job {job_id} has not ended; it is {job.state}.")
+            return self._jobs.requeue(job_id).to_dict()
+
+        self._answer(output, request, "POST", lambda: self._at_desk(act))
+
+    def show_series(self, output: RestOutput, uri: str, **request: Any) -> None:
+        """GET /covid/series/{id}: the findings of a series."""
+        series = request["groups"][0]
+
+        def findings() -> dict[str, Any]:
+            found = self._pacs.findings(self._pacs.find_series(series))
+            if found is None:
+                raise RequestError(HTTPStatus.NOT_FOUND, f"Series {series} has no findings; ask by POST /covid/analyze.")
+            return found
+
+        self._answer(output, request, "GET", lambda: self._at_desk(findings))
+
+    def show_status(self, output: RestOutput, uri: str, **request: Any) -> None:
+        """GET /covid/status."""
+        self._answer(output, request, "GET", lambda: self._at_desk(self._status))
+
+    def serve_page(self, output: RestOutput, uri: str, **request: Any) -> None:
+        """GET /covid/app/{file}: pages that come with the plugin."""
+        name = str(request["groups"][0])
+        page = resources.files("covid_ct.server") / "app" / name
+        kind = MIME_TYPES.get(f".{name.rpartition('.')[2]}")
+        if request["method"] != "GET":
+            output.SendMethodNotAllowed("GET")
+        elif kind is None or not page.is_file():
+            self._send(output, HTTPStatus.NOT_FOUND, f"There is no page {name}.")
+        else:
+            output.SetHttpHeader("Content-Security-Policy", "default-src 'self'; img-src 'self' blob: data:")
+            output.AnswerBuffer(page.read_text(encoding="utf-8"), kind)
+
+    @property
+    def _jobs(self) -> JobStore:
+        if self._jobs_or_none is None:
+            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"Analysis is off: {self._problem}")
+        return self._jobs_or_none
+
+    def _job(self, job_id: str) -> Job:
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise RequestError(HTTPStatus.NOT_FOUND, f"There is no job {job_id}.")
+        return job
+
+    def _analyze(self, request: dict[str, Any]) -> Any:
+        wanted = parse_analyze_request(request["headers"], request["body"])
+        intake = self._intake_or_none
+        if intake is None:
+            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"Analysis is off: {self._problem}")
+        if not wanted.synchronous:
+            accepted = self._at_desk(lambda: intake.submit(wanted))
+            return _shaped(wanted.level, [{"ID": job.id, "Path": f"/covid/jobs/{job.id}"} for job in accepted])
+        if not self._waiting.acquire(blocking=False):
+            raise RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{MAX_SYNCHRONOUS} requests already wait for their findings; ask without Synchronous, or later.",
+            )
+        try:
+            accepted = self._at_desk(lambda: intake.submit(wanted))
+            ended = self._jobs.wait([job.id for job in accepted], self._stopped)
+        finally:
+            self._waiting.release()
+        return _shaped(wanted.level, [_findings_of(job, wanted.level) for job in ended])
+
+    def _at_desk(self, work: Callable[[], Any]) -> Any:
+        """Have work done on a thread of ours, with a stack of normal size."""
+        return self._desk.submit(work).result(ANSWER_TIMEOUT_S)
+
+    def _answer(self, output: RestOutput, request: dict[str, Any], method: str, work: Callable[[], Any]) -> None:
+        if request["method"] != method:
+            output.SendMethodNotAllowed(method)
+            return
+        try:
+            document = work()
+        except RequestError as error:
+            self._send(output, error.status, str(error))
+        except NotFoundError as error:
+            self._send(output, HTTPStatus.NOT_FOUND, str(error))
+        except RuntimeError:
+            # The desk takes no more work once Orthanc stops.
+            self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "Orthanc is stopping.")
+        else:
+            output.AnswerBuffer(json.dumps(document, indent=1), "application/json")
+
+    def _send(self, output: RestOutput, status: HTTPStatus, sentence: str) -> None:
+        """Answer with an error as Orthanc's own REST API words it."""
+        body = json.dumps({"HttpError": status.phrase, "HttpStatus": int(status), "Message": sentence})
+        try:
+            output.SendHttpStatus(int(status), body)
+        except TypeError:
+            # Python plugin up to 4.1 wants the length as well.
+            output.SendHttpStatus(int(status), body, len(body))
+
+
+def _shaped(level: str, answers: list[Any]) -> Any:
+    """One answer for a series, a list for a study."""
+    return answers[0] if level == "Series" else answers
+
+
+def _findings_of(job: Job, level: str) -> dict[str, Any]:
+    if not job.ended:
+        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"Orthanc is stopping; job {job.id} goes on after its restart.")
+    if job.error:
+        if level == "Study":
+            return {"Job": job.id, "Series": job.series_uid, "Reason": job.reason, "Message": job.error}
+        raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, job.error)
+    return {"Job": job.id, "Series": job.series_uid, "Results": job.results, **job.findings}

@@ -1,0 +1,217 @@
+"""Threads that take jobs and do them: read, analyse, write, store."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
+from covid_ct.results.objects import build_results, write_result
+from covid_ct.series.headers import SeriesRules
+from covid_ct.series.reading import read_series
+from covid_ct.server.intake import Intake
+from covid_ct.server.jobs import Job, JobStore, Trigger
+from covid_ct.server.pacs import NotFoundError, Pacs
+
+POLL_S = 1.0
+"""How long a worker waits for a job before it looks whether it should stop, in seconds."""
+
+SHARES = {"reading": (0.0, 0.1), "analysing": (0.1, 0.85), "writing": (0.85, 0.95), "storing": (0.95, 1.0)}
+"""Part of a job's progress that each stage takes."""
+
+FINDINGS_FILE = "findings.json"
+"""File of the outbox that holds the findings."""
+
+
+class StoppedError(Exception):
+    """Raised in a job if Orthanc stops meanwhile."""
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """Finished results on disk that are not all stored yet.
+
+    A job's folder appears by one rename, so it is whole or absent, whenever the process dies.
+
+    Attributes
+    ----------
+    folder: Path
+        Holds a folder for each such job.
+    """
+
+    folder: Path
+
+    def of(self, job_id: str) -> Path:
+        """The folder of a job's finished results; exists once they are all there."""
+        return self.folder / job_id
+
+    @contextmanager
+    def filling(self, job_id: str) -> Iterator[Path]:
+        """A folder to write results into, which becomes the job's folder at the end of the block."""
+        unfinished = self.folder / f"{job_id}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for path in (*unfinished.iterdir(), unfinished):
+            _sync(path)
+        unfinished.rename(self.of(job_id))
+        _sync(self.folder)
+
+    def empty(self, job_id: str) -> None:
+        """Remove a job's folder."""
+        shutil.rmtree(self.of(job_id), ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or folder on disk, not only in the operating system's cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Worker(threading.Thread):
+    """A thread that does one job after the other, until it is stopped.
+
+    Parameters
+    ----------
+    name: str
+        Of the thread.
+    jobs, intake, pacs, analyzer, outbox
+        What it works with.
+    rules: SeriesRules
+        Which series may be analysed.
+    log: Callable
+        Takes a line without names of patients.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        jobs: JobStore,
+        intake: Intake,
+        pacs: Pacs,
+        analyzer: Analyzer,
+        outbox: Outbox,
+        rules: SeriesRules,
+        log: Callable[[str], None],
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self._jobs = jobs
+        self._intake = intake
+        self._pacs = pacs
+        self._analyzer = analyzer
+        self._outbox = outbox
+        self._rules = rules
+        self._log = log
+        self._stop_asked = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the thread to end soon; a job that it has begun is put back."""
+        self._stop_asked.set()
+
+    def run(self) -> None:
+        """Do jobs until stopped."""
+        while not self._stop_asked.is_set():
+            job = self._jobs.take(POLL_S)
+            if job is not None:
+                self._attempt(job)
+
+    def _attempt(self, job: Job) -> None:
+        begin = time.monotonic()
+        try:
+            self._do(job)
+        except StoppedError:
+            self._jobs.put_back(job)
+        except AnalysisCancelled:
+            self._jobs.fail(job.id, "Cancelled", f"The analysis of series {job.series_uid} was cancelled.")
+        except SeriesRefused as refusal:
+            self._jobs.fail(job.id, refusal.reason, str(refusal))
+        except NotFoundError:
+            self._series_gone(job)
+        except ModelError as error:
+            self._jobs.fail(job.id, "ModelError", f"Series {job.series_uid}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever a job meets, Orthanc and the other jobs go on
+            self._jobs.retry_later(
+                job, "InternalError", f"The analysis of series {job.series_uid} failed: {type(error).__name__}: {error}"
+            )
+        ended = self._jobs[job.id]
+        self._log(f"Job {job.id}: {ended.state} after {time.monotonic() - begin:.1f} s {ended.reason}".rstrip())
+
+    def _series_gone(self, job: Job) -> None:
+        """End a job whose series lost or gained instances, and have the series as it is now analysed."""
+        self._jobs.fail(
+            job.id,
+            "SeriesChanged",
+            f"Series {job.series_uid} was changed or deleted before it could be read; "
+            "what there is of it now is a new analysis.",
+        )
+        try:
+            self._intake.ask(job.series, job.trigger) if job.trigger != Trigger.STABLE_SERIES else self._intake.consider(
+                job.series
+            )
+        except NotFoundError:
+            self._log(f"Job {job.id}: series {job.series} was deleted")
+
+    def _do(self, job: Job) -> None:
+        if not self._outbox.of(job.id).exists():
+            self._analyse(job)
+        self._store(job)
+
+    def _analyse(self, job: Job) -> None:
+        record = self._pacs.series(job.series)
+        if not self._intake.is_current(job):
+            raise NotFoundError(f"Series {job.series} is no longer what the job was made for.")
+
+        def checked() -> bool:
+            if self._stop_asked.is_set():
+                raise StoppedError
+            return self._jobs.is_cancelled(job.id)
+
+        with self._stage(job, "reading"):
+            volume = read_series(
+                self._pacs.dicom(record.instances), self._pacs.decode, self._rules, cancelled=checked
+            )
+        with self._stage(job, "analysing"):
+            findings = self._analyzer.analyze(
+                volume, lambda stage, fraction: self._progress(job, "analysing", fraction, stage), checked
+            )
+        with self._stage(job, "writing"), self._outbox.filling(job.id) as folder:
+            for result in build_results(volume, findings, self._analyzer.fingerprint):
+                write_result(result.dataset, folder / result.filename)
+            (folder / FINDINGS_FILE).write_text(json.dumps(findings.to_dict()))
+
+    def _store(self, job: Job) -> None:
+        folder = self._outbox.of(job.id)
+        with self._stage(job, "storing"):
+            results = []
+            for path in sorted(folder.glob("*.dcm")):
+                stored = self._pacs.store(path.read_bytes())
+                results.append({"Kind": path.stem, **{key: stored[key] for key in ("ID", "Path", "ParentSeries")}})
+            findings: dict[str, Any] = json.loads((folder / FINDINGS_FILE).read_text())
+            document = {"Series": job.series_uid, "Job": job.id, "Results": results, **findings}
+            self._pacs.attach_findings(job.series, document)
+            self._jobs.succeed(job.id, findings, results)
+        self._outbox.empty(job.id)
+
+    @contextmanager
+    def _stage(self, job: Job, name: str) -> Iterator[None]:
+        self._jobs.enter(job.id, name)
+        self._progress(job, name, 0.0)
+        begin = time.monotonic()
+        yield
+        self._log(f"Job {job.id}: {name} took {time.monotonic() - begin:.2f} s")
+
+    def _progress(self, job: Job, stage: str, fraction: float, detail: str = "") -> None:
+        begin, end = SHARES[stage]
+        self._jobs.progress(job.id, begin + (end - begin) * fraction)
+        if detail:
+            self._jobs.enter(job.id, detail)
