@@ -7,6 +7,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import Findings
+from covid_ct.results import report
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -56,6 +57,7 @@ def build_results(
     named = {
         f"{LUNGS.name}.dcm": segmentation(volume, findings.lungs, LUNGS, models["lungs"], uids),
         f"{LESIONS.name}.dcm": segmentation(volume, findings.lesions, LESIONS, models["lesions"], uids),
+        f"{report.NAME}.dcm": report.encapsulated_report(volume, findings, uids),
     }
     return [ResultObject(name, dataset) for name, dataset in named.items() if dataset is not None]
 

@@ -1,0 +1,173 @@
+"""CT slices with lungs outlined and lesions tinted, for reports and the overlay series."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from covid_ct.analysis.findings import Findings
+from covid_ct.results.terms import STRUCTURES_OF_LESIONS
+from covid_ct.series.volume import Volume
+
+LUNG_WINDOW = (-600, 1500)
+"""Window centre and width in HU of every picture, the usual lung window."""
+LUNG_COLOR = (86, 180, 233)
+"""sRGB of the lungs' outline; with the lesions' colours it can be told apart by colour-blind eyes."""
+TINT = 0.35
+"""Share of the lesion's colour in a tinted pixel."""
+MARGIN_MM = 12.0
+"""What pictures show around the lungs, in mm."""
+KEY_IMAGES = 3
+"""How many axial slices a report shows."""
+
+
+def _lung_window_table() -> NDArray[np.uint8]:
+    """Grey of every HU, by its bits as an unsigned number."""
+    center, width = LUNG_WINDOW
+    hu = np.arange(2**16, dtype=np.uint16).view(np.int16).astype(np.float64)
+    return np.rint(np.clip((hu - center) / width + 0.5, 0, 1) * 255).astype(np.uint8)
+
+
+_LUNG_WINDOW_TABLE = _lung_window_table()
+
+
+def in_lung_window(hu: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """Grey values of HU in the lung window."""
+    return _LUNG_WINDOW_TABLE[hu.view(np.uint16)]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One plane of a volume, upright as radiologists look at it: the patient's right on the left of the picture.
+
+    Attributes
+    ----------
+    hu: NDArray[np.int16]
+    lungs, lesions: NDArray[np.uint8]
+        Label maps, shape (rows, columns) as `hu`.
+    spacing: tuple[float, float]
+        Distance in mm between rows and between columns.
+    index: int
+        Place along the axis that the plane is cut from, in the standard axial view.
+    """
+
+    hu: NDArray[np.int16]
+    lungs: NDArray[np.uint8]
+    lesions: NDArray[np.uint8]
+    spacing: tuple[float, float]
+    index: int
+
+
+class StandardView:
+    """A volume and its findings in the standard axial view, cropped to the lungs.
+
+    Parameters
+    ----------
+    volume: Volume
+    findings: Findings
+    """
+
+    def __init__(self, volume: Volume, findings: Findings) -> None:
+        spacing = [float(step) for step in np.linalg.norm(volume.lps_affine[:3, :3], axis=0)]
+        hu, lungs, lesions = (volume.to_lps(array) for array in (volume.hu, findings.lungs, findings.lesions))
+        crop = _bounds(lungs, spacing)
+        self._first = crop[0].start, crop[1].start
+        self._spacing = spacing
+        self._hu, self._lungs, self._lesions = hu[crop], lungs[crop], lesions[crop]
+        self._lesion_area = (self._lesions > 0).sum(axis=2, dtype=np.int64)
+
+    def key_planes(self) -> list[Plane]:
+        """Axial planes from head to feet: where most lesion is, or spread over the lungs where there is none."""
+        return [self.axial(index) for index in reversed(self._key_indices())]
+
+    def axial(self, index: int) -> Plane:
+        """Axial plane, seen from the feet."""
+        return Plane(
+            self._hu[index],
+            self._lungs[index],
+            self._lesions[index],
+            (self._spacing[1], self._spacing[2]),
+            self._first[0] + index,
+        )
+
+    def coronal(self) -> Plane:
+        """Coronal plane with the largest area of lesion, or of lung where there is none, seen from the front."""
+        area = self._lesion_area.sum(axis=0)
+        if not area.any():
+            area = (self._lungs > 0).sum(axis=(0, 2))
+        row = int(area.argmax())
+        return Plane(
+            self._hu[::-1, row],
+            self._lungs[::-1, row],
+            self._lesions[::-1, row],
+            (self._spacing[0], self._spacing[2]),
+            self._first[1] + row,
+        )
+
+    def _key_indices(self) -> list[int]:
+        """Ascending: the slice with most lesion in each third of the lesions, or quarters of the lungs' height."""
+        area = self._lesion_area.sum(axis=1)
+        total = int(area.sum())
+        if not total:
+            return [len(area) * (part + 1) // (KEY_IMAGES + 1) for part in range(KEY_IMAGES)]
+        third = np.minimum((np.cumsum(area) - area) * KEY_IMAGES // total, KEY_IMAGES - 1)
+        parts = [np.flatnonzero((third == part) & (area > 0)) for part in range(KEY_IMAGES)]
+        return [int(part[area[part].argmax()]) for part in parts if part.size]
+
+
+def _bounds(lungs: NDArray[np.uint8], spacing: list[float]) -> tuple[slice, slice, slice]:
+    """Box around the lungs with a margin; everything where there are none."""
+    boxes = ndimage.find_objects((lungs > 0).astype(np.uint8))
+    if not boxes:
+        return slice(0, lungs.shape[0]), slice(0, lungs.shape[1]), slice(0, lungs.shape[2])
+    margins = [round(MARGIN_MM / step) for step in spacing]
+    z, y, x = (
+        slice(max(box.start - margin, 0), min(box.stop + margin, size))
+        for box, margin, size in zip(boxes[0], margins, lungs.shape, strict=True)
+    )
+    return z, y, x
+
+
+def picture_of(plane: Plane, pixels_per_mm: float) -> Image.Image:
+    """Picture of a plane in the lung window, with square pixels, lungs outlined, lesions tinted and outlined.
+
+    Parameters
+    ----------
+    plane: Plane
+    pixels_per_mm: float
+
+    Returns
+    -------
+    Image.Image
+        RGB.
+    """
+    rows, columns = (
+        max(round(size * step * pixels_per_mm), 1) for size, step in zip(plane.hu.shape, plane.spacing, strict=True)
+    )
+
+    def resized(array: NDArray[np.uint8], resampling: Image.Resampling) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(array)).resize((columns, rows), resampling))
+
+    def smooth(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return resized(mask.astype(np.uint8) * 255, Image.Resampling.BILINEAR) > 127
+
+    grey = resized(in_lung_window(plane.hu), Image.Resampling.BICUBIC)
+    colored = np.repeat(grey[:, :, None], 3, axis=2)
+    _outline(colored, smooth(plane.lungs > 0), LUNG_COLOR)
+    for label, structure in STRUCTURES_OF_LESIONS.items():
+        mask = smooth(plane.lesions == label)
+        _tint(colored, mask, structure.color)
+        _outline(colored, mask, structure.color)
+    return Image.fromarray(colored)
+
+
+def _tint(colored: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
+    """Mix a colour into the pixels under a mask."""
+    colored[mask] = (colored[mask] * (1 - TINT) + np.asarray(color) * TINT).astype(np.uint8)
+
+
+def _outline(colored: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
+    """Draw the inner edge of a mask."""
+    colored[mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)] = color

@@ -1,0 +1,327 @@
+"""The report for people: one page as PDF, and as the DICOM object that carries it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+
+from fpdf import FPDF
+from pydicom import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import EncapsulatedPDFStorage
+
+from covid_ct import RESEARCH_USE_ONLY, __version__, identity
+from covid_ct.analysis.findings import Findings
+from covid_ct.results import wording
+from covid_ct.results.fonts import ReportFonts
+from covid_ct.results.pictures import LUNG_COLOR, Plane, StandardView, picture_of
+from covid_ct.results.source import content_date_time, new_result, reference
+from covid_ct.results.terms import STRUCTURES_OF_LESIONS, code_item
+from covid_ct.results.uids import ResultUids
+from covid_ct.series.volume import Volume
+
+TITLE = "Chest CT: COVID-19 analysis"
+NAME = "report.pdf"
+
+_PAGE_WIDTH, _PAGE_HEIGHT, _MARGIN = 210.0, 297.0, 14.0
+_WIDTH = _PAGE_WIDTH - 2 * _MARGIN
+_INK, _QUIET, _RULE, _PANEL = (28, 38, 48), (98, 110, 122), (208, 214, 220), (241, 244, 247)
+_PIXELS_PER_MM = 9.0
+"""Pixels of a picture for each mm of paper, about 230 dpi."""
+_JPEG_QUALITY = 88
+_GAP = 3.0
+_MARK = 4.2
+"""Size of the badge that holds an orientation mark."""
+
+
+def report_pdf(volume: Volume, findings: Findings) -> bytes:
+    """One page for clinicians, with text that can be searched.
+
+    Parameters
+    ----------
+    volume: Volume
+    findings: Findings
+
+    Returns
+    -------
+    bytes
+        A PDF; the same bytes for the same input and fonts.
+    """
+    page = _Page(volume, findings)
+    page.header()
+    page.answer()
+    page.tables()
+    page.key_images()
+    page.coronal_and_origin()
+    page.footer()
+    return page.finish()
+
+
+class _Page:
+    """The page while it is drawn, from top to bottom. Lengths in mm."""
+
+    def __init__(self, volume: Volume, findings: Findings) -> None:
+        self._volume = volume
+        self._findings = findings
+        self._view = StandardView(volume, findings)
+        self._pdf = pdf = FPDF(format="A4")
+        pdf.set_auto_page_break(False)
+        pdf.set_margin(0)
+        pdf.c_margin = 0
+        pdf.set_title(TITLE)
+        pdf.set_producer(f"{identity.MANUFACTURER} {__version__}")
+        pdf.set_lang("en")
+        pdf.set_creation_date(_as_datetime(*content_date_time(volume.headers[0])))
+        pdf.add_page()
+        self._fonts = ReportFonts(pdf)
+        self._y = _MARGIN
+
+    def finish(self) -> bytes:
+        """The finished file."""
+        return bytes(self._pdf.output())
+
+    def header(self) -> None:
+        """Patient and study."""
+        header = self._volume.headers[0]
+        self._text(_MARGIN, self._y, TITLE, size=15, bold=True)
+        self._text(_MARGIN, self._y + 1.2, "Research use only", size=9, color=_QUIET, align="R", width=_WIDTH)
+        self._y += 9
+        self._rule()
+        cells = wording.patient_cells(header)
+        width = _WIDTH / len(cells)
+        for column, (label, value) in enumerate(cells):
+            self._text(_MARGIN + column * width, self._y, label, size=7, color=_QUIET)
+            self._text(_MARGIN + column * width, self._y + 3.4, value, size=9.5, width=width - _GAP)
+        self._y += 10
+        self._rule()
+
+    def answer(self) -> None:
+        """What was found, in words, before any table."""
+        measurements = self._findings.measurements
+        height = 19.0
+        self._panel(height)
+        headline, detail = wording.lesion_answer(measurements)
+        half = _WIDTH * 0.56
+        self._text(_MARGIN + 4, self._y + 3, headline, size=15, bold=True, width=half - 6)
+        self._text(_MARGIN + 4, self._y + 11.5, detail, size=9, color=_QUIET, width=half - 6)
+        x = _MARGIN + half + 3
+        probability = wording.probability(self._findings.covid_probability)
+        self._text(x, self._y + 3, f"COVID-19 probability {probability}", size=15, bold=True, width=_WIDTH - half - 7)
+        model = self._findings.models[-1]
+        detail = f"of pneumonia, by {model.name} {model.version}; 0 to 1"
+        self._text(x, self._y + 11.5, detail, size=9, color=_QUIET, width=_WIDTH - half - 7)
+        self._y += height + 4
+
+    def tables(self) -> None:
+        """Volumes and shares for each lung, and where in the lungs."""
+        rows = wording.volume_rows(self._findings.measurements)
+        top = self._y
+        left, columns = 30.0, (16.5, 15.0)
+        x = _MARGIN + left
+        for heading in ("Both lungs", "Right", "Left"):
+            self._text(x, top, heading, size=8, bold=True, align="R", width=sum(columns))
+            x += sum(columns)
+        self._y = top + 4.6
+        self._rule(left + 3 * sum(columns), 0.8)
+        for label, values in rows:
+            self._text(_MARGIN, self._y, label, size=9, width=left)
+            x = _MARGIN + left
+            for volume, share in values:
+                self._text(x, self._y, volume, size=9, align="R", width=columns[0])
+                self._text(x + columns[0], self._y, share, size=9, align="R", width=columns[1], color=_QUIET)
+                x += sum(columns)
+            self._y += 4.9
+        bottom = self._y
+        x = _MARGIN + left + 3 * sum(columns) + 8
+        self._thirds(x, top, _PAGE_WIDTH - _MARGIN - x)
+        self._y = bottom + 4
+
+    def _thirds(self, x: float, top: float, width: float) -> None:
+        """Share of lesion in the thirds of each lung, as the patient faces the reader."""
+        column = width * 0.28
+        self._text(x, top, "Lesions", size=8, bold=True, width=width - 2 * column)
+        for number, side in enumerate(("Right", "Left")):
+            start = x + width - (2 - number) * column
+            self._text(start, top, side, size=8, bold=True, align="R", width=column)
+        self._y = top + 4.6
+        self._rule(width, 0.8, x)
+        thirds = self._findings.measurements.lesion_to_lung_ratio_of_thirds
+        for name in ("upper", "middle", "lower"):
+            self._text(x, self._y, f"{name.capitalize()} third", size=9)
+            for number, side in enumerate(("right", "left")):
+                start = x + width - (2 - number) * column
+                share = wording.percent(getattr(thirds[side], name)) if side in thirds else "-"
+                self._text(start, self._y, share, size=9, align="R", width=column)
+            self._y += 4.9
+
+    def key_images(self) -> None:
+        """Axial slices side by side, from head to feet."""
+        planes = self._view.key_planes()
+        width = (_WIDTH - 2 * _GAP) / 3
+        heights = [self._picture(plane, _MARGIN + n * (width + _GAP), width, 48) for n, plane in enumerate(planes)]
+        self._y += max(heights) + 1
+        for number, plane in enumerate(planes):
+            caption = wording.slice_caption(self._volume, plane.index)
+            self._text(_MARGIN + number * (width + _GAP), self._y, caption, size=7.5, color=_QUIET, width=width)
+        self._y += 6
+
+    def coronal_and_origin(self) -> None:
+        """Coronal plane on the left; on the right what was analysed and what with."""
+        top = self._y
+        width = 76.0
+        height = self._picture(self._view.coronal(), _MARGIN, width, _PAGE_HEIGHT - _MARGIN - 17 - top)
+        self._text(_MARGIN, top + height + 1, "Coronal, where most is affected", size=7.5, color=_QUIET, width=width)
+        x = _MARGIN + width + 6
+        self._y = top
+        self._legend(x)
+        right = _PAGE_WIDTH - _MARGIN - x
+        self._paragraphs(x, right, "Series", wording.series_lines(self._volume), 4)
+        lesions = wording.lesion_lines(self._volume, self._findings.measurements.lesions)
+        self._paragraphs(x, right, "Largest lesions", lesions, 6)
+        self._paragraphs(x, right, "Models and measured accuracy", wording.model_lines(self._findings.models), 9)
+        self._paragraphs(x, right, "Warnings", self._findings.warnings or ("None.",), 8)
+
+    def footer(self) -> None:
+        """That this is no diagnosis, and what made it."""
+        self._y = _PAGE_HEIGHT - _MARGIN - 8
+        self._rule()
+        self._text(_MARGIN, self._y, RESEARCH_USE_ONLY, size=9, bold=True)
+        made_by = f"{identity.MODEL_NAME}, {identity.MANUFACTURER} {__version__}"
+        self._text(_MARGIN, self._y, made_by, size=7.5, color=_QUIET, align="R", width=_WIDTH)
+        if self._fonts.dropped:
+            self._text(_MARGIN, self._y + 4.5, wording.DROPPED_CHARACTERS, size=7.5, color=_QUIET, width=_WIDTH)
+
+    def _legend(self, x: float) -> None:
+        """Colours of the pictures."""
+        colors = [("Lung", LUNG_COLOR)] + [(s.label, s.color) for s in STRUCTURES_OF_LESIONS.values()]
+        for label, color in colors:
+            self._pdf.set_fill_color(*color)
+            self._pdf.rect(x, self._y + 0.5, 3, 3, style="F")
+            x += 4.5 + self._text(x + 4.5, self._y, label, size=8) + 5
+        self._y += 6.5
+
+    def _paragraphs(self, x: float, width: float, heading: str, lines: Sequence[str], most: int) -> None:
+        """Heading and wrapped lines below each other; what has no room is counted, not dropped in silence."""
+        self._text(x, self._y, heading, size=8, bold=True)
+        self._y += 4
+        self._set_font(8, bold=False)
+        wrapped = [
+            part
+            for line in lines
+            for part in self._pdf.multi_cell(
+                width, 3.6, self._fonts.printable(line), dry_run=True, output="LINES", align="L"
+            )
+        ]
+        if len(wrapped) > most:
+            wrapped = [*wrapped[: most - 1], wording.more_lines(len(wrapped) - most + 1)]
+        for line in wrapped:
+            self._text(x, self._y, line, size=8, width=width)
+            self._y += 3.6
+        self._y += 2.4
+
+    def _picture(self, plane: Plane, x: float, width: float, most_height: float) -> float:
+        """Draw a plane with its orientation marks into a box from the current height on; returns the box's height."""
+        size_mm = [size * step for size, step in zip(plane.hu.shape, plane.spacing, strict=True)]
+        scale = min(width / size_mm[1], most_height / size_mm[0])
+        shown_width, height = size_mm[1] * scale, size_mm[0] * scale
+        encoded = BytesIO()
+        picture_of(plane, scale * _PIXELS_PER_MM).save(encoded, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        left = x + (width - shown_width) / 2
+        self._pdf.set_fill_color(0, 0, 0)
+        self._pdf.rect(x, self._y, width, height, style="F")
+        self._pdf.image(encoded, left, self._y, shown_width, height)
+        for mark, place in (("R", left + 1), ("L", left + shown_width - 1 - _MARK)):
+            middle = self._y + (height - _MARK) / 2
+            self._pdf.set_fill_color(*_INK)
+            self._pdf.rect(place, middle, _MARK, _MARK, style="F", round_corners=True, corner_radius=0.8)
+            self._text(place, middle, mark, size=8, bold=True, color=(255, 255, 255), align="C", width=_MARK)
+        return height
+
+    def _text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float,
+        bold: bool = False,
+        color: tuple[int, int, int] = _INK,
+        align: str = "L",
+        width: float | None = None,
+    ) -> float:
+        """Write one line from a top left corner, shrunk and then cut with a sign where it is too wide; returns its width."""
+        text = self._fonts.printable(text)
+        self._set_font(size, bold=bold)
+        if width is not None:
+            text = self._fitted(text, size, width, bold=bold)
+        self._pdf.set_text_color(*color)
+        self._pdf.set_xy(x, y)
+        own = float(self._pdf.get_string_width(text))
+        self._pdf.cell(width or own, 4.2 * max(size / 9, 1), text, align=align)
+        return own
+
+    def _fitted(self, text: str, size: float, width: float, *, bold: bool) -> str:
+        """Text that fits a width; leaves the font at the size that it found."""
+        while size > 6.5 and self._pdf.get_string_width(text) > width:
+            size -= 0.5
+            self._set_font(size, bold=bold)
+        if self._pdf.get_string_width(text) <= width:
+            return text
+        while text and self._pdf.get_string_width(text + "...") > width:
+            text = text[:-1]
+        return text + "..."
+
+    def _set_font(self, size: float, *, bold: bool) -> None:
+        self._pdf.set_font(self._fonts.family, "B" if bold else "", size)
+
+    def _panel(self, height: float) -> None:
+        """Quiet background across the page."""
+        self._pdf.set_fill_color(*_PANEL)
+        self._pdf.rect(_MARGIN, self._y, _WIDTH, height, style="F", round_corners=True, corner_radius=1.5)
+
+    def _rule(self, width: float = _WIDTH, below: float = 2.5, x: float = _MARGIN) -> None:
+        """Thin line at the current height."""
+        self._pdf.set_draw_color(*_RULE)
+        self._pdf.set_line_width(0.2)
+        self._pdf.line(x, self._y, x + width, self._y)
+        self._y += below
+
+
+def _as_datetime(date: str, time: str) -> datetime:
+    """Source's date and time as a PDF dates itself."""
+    return datetime.strptime(date[:8] + time[:6].ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+
+
+def encapsulated_report(volume: Volume, findings: Findings, uids: ResultUids) -> Dataset:
+    """The report as a DICOM encapsulated PDF.
+
+    Parameters
+    ----------
+    volume: Volume
+    findings: Findings
+    uids: ResultUids
+
+    Returns
+    -------
+    Dataset
+    """
+    header = volume.headers[0]
+    result = new_result(
+        header,
+        uids,
+        NAME,
+        sop_class_uid=EncapsulatedPDFStorage,
+        modality="DOC",
+        series_number=9003,
+        series_description="COVID-19 CT: report (research use only)",
+    )
+    pdf = report_pdf(volume, findings)
+    result.ConversionType = "WSD"
+    result.AcquisitionDateTime = result.ContentDate + result.ContentTime
+    result.BurnedInAnnotation = "YES"
+    result.DocumentTitle = TITLE
+    result.ConceptNameCodeSequence = [code_item(Code("18782-3", "LN", "Radiology Study observation (narrative)"))]
+    result.SourceInstanceSequence = [reference(source) for source in volume.headers]
+    result.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    result.EncapsulatedDocumentLength = len(pdf)
+    result.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
+    return result

@@ -1,0 +1,145 @@
+"""What the report says, as plain text: no layout here, no DICOM there."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydicom import Dataset
+
+from covid_ct.analysis.findings import BySide, Lesion, Measurements, ModelIdentity
+from covid_ct.results.source import text_of
+from covid_ct.series.volume import Volume
+
+DROPPED_CHARACTERS = "A box or question mark in a name stands for a character that no font on this server has."
+
+LARGEST_LESIONS = 5
+"""How many lesions the report lists."""
+
+
+def percent(ratio: float) -> str:
+    """Fraction 0-1 as percent with one decimal; what is there but rounds to nothing is said so."""
+    if 0 < ratio < 0.001:
+        return "< 0.1 %"
+    return f"{ratio * 100:.1f} %"
+
+
+def milliliters(volume: float) -> str:
+    """Volume in ml, with a decimal below 10 ml."""
+    if 0 < volume < 0.1:
+        return "< 0.1 ml"
+    return f"{volume:.0f} ml" if volume >= 10 else f"{volume:.1f} ml"
+
+
+def probability(value: float) -> str:
+    """Probability with two decimals; never a certainty that no network has."""
+    return f"{min(max(value, 0.01), 0.99):.2f}" if 0.01 <= value <= 0.99 else ("< 0.01" if value < 0.01 else "> 0.99")
+
+
+def person_name(name: str) -> str:
+    """DICOM person name as people write it: family name, given names; then the other scripts' spelling."""
+    groups = []
+    for group in name.split("="):
+        family, given, middle, prefix, suffix = (group.split("^") + [""] * 5)[:5]
+        first = " ".join(part.strip() for part in (prefix, given, middle, suffix) if part.strip())
+        groups.append(", ".join(part for part in (family.strip(), first) if part))
+    return " = ".join(group for group in groups if group)
+
+
+def date(value: str) -> str:
+    """DICOM date as ISO 8601 writes it; anything else as it is."""
+    return f"{value[:4]}-{value[4:6]}-{value[6:8]}" if len(value) == 8 and value.isdigit() else value
+
+
+def patient_cells(header: Dataset) -> list[tuple[str, str]]:
+    """Label and value of what identifies patient and study."""
+    cells = {
+        "Patient": person_name(text_of(header, "PatientName")),
+        "Patient ID": text_of(header, "PatientID"),
+        "Born, sex": ", ".join(
+            part for part in (date(text_of(header, "PatientBirthDate")), text_of(header, "PatientSex")) if part
+        ),
+        "Study date": date(text_of(header, "StudyDate")),
+        "Accession number": text_of(header, "AccessionNumber"),
+    }
+    return [(label, value or "not stated") for label, value in cells.items()]
+
+
+def lesion_answer(measurements: Measurements) -> tuple[str, str]:
+    """The finding in a line, and a second line that says more."""
+    lesion, ratio = measurements.lesion_volume_ml, measurements.lesion_to_lung_ratio
+    lung = milliliters(measurements.lung_volume_ml.total)
+    if lesion.total == 0:
+        return "No lesion found", f"in {lung} of lung"
+    return (
+        f"Lesions {percent(ratio.total)} of lung",
+        f"{milliliters(lesion.total)} of {lung}; right {percent(ratio.right)}, left {percent(ratio.left)} of its lung",
+    )
+
+
+def volume_rows(measurements: Measurements) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Rows of the table: a label, then volume and share for both lungs, right and left."""
+
+    def cells(volume: BySide, ratio: BySide | None) -> list[tuple[str, str]]:
+        return [
+            (milliliters(getattr(volume, part)), percent(getattr(ratio, part)) if ratio else "")
+            for part in ("total", "right", "left")
+        ]
+
+    return [
+        ("Lung volume", cells(measurements.lung_volume_ml, None)),
+        ("Lesions", cells(measurements.lesion_volume_ml, measurements.lesion_to_lung_ratio)),
+        ("  Ground glass", cells(measurements.ground_glass_volume_ml, measurements.ground_glass_to_lung_ratio)),
+        ("  Consolidation", cells(measurements.consolidation_volume_ml, measurements.consolidation_to_lung_ratio)),
+    ]
+
+
+def image_name(header: Dataset, index: int) -> str:
+    """Name of a source image by the number that viewers show, or by its place where it has none."""
+    number = text_of(header, "InstanceNumber")
+    return f"image {number}" if number else f"slice {index + 1}"
+
+
+def slice_caption(volume: Volume, standard_index: int) -> str:
+    """Which image an axial picture of the standard view shows."""
+    own_index = np.arange(len(volume.headers))[:, None, None]
+    index = int(volume.to_lps(np.broadcast_to(own_index, volume.hu.shape))[standard_index, 0, 0])
+    height = volume.lps_affine[2, 3] + standard_index * volume.lps_affine[2, 0]
+    return f"{image_name(volume.headers[index], index).capitalize()}, z = {height:.1f} mm"
+
+
+def lesion_lines(volume: Volume, lesions: Sequence[Lesion]) -> list[str]:
+    """A line for each of the largest lesions: size, side and where to look."""
+    largest = sorted(lesions, key=lambda lesion: -lesion.volume_ml)[:LARGEST_LESIONS]
+    lines = [
+        f"{milliliters(lesion.volume_ml)}, {lesion.side} lung, largest on "
+        f"{image_name(volume.headers[lesion.slice_index], lesion.slice_index)}"
+        for lesion in largest
+    ]
+    if len(lesions) > len(largest):
+        lines.append(f"and {len(lesions) - len(largest)} smaller ones")
+    return lines or ["None."]
+
+
+def series_lines(volume: Volume) -> list[str]:
+    """What was analysed."""
+    header = volume.headers[0]
+    number, description = text_of(header, "SeriesNumber"), text_of(header, "SeriesDescription")
+    kernel, thickness = text_of(header, "ConvolutionKernel").replace("\\", ", "), text_of(header, "SliceThickness")
+    slices, rows, columns = volume.hu.shape
+    between, row, column = volume.spacing
+    scanner = " ".join(text_of(header, keyword) for keyword in ("Manufacturer", "ManufacturerModelName")).strip()
+    return [
+        f"{f'Series {number}: ' if number else ''}{description or 'no description'}",
+        f"Kernel {kernel or 'not stated'}; thickness {f'{float(thickness):g} mm' if thickness else 'not stated'}; "
+        f"{slices} slices every {between:.2f} mm",
+        f"{columns} × {rows} pixels of {column:.2f} × {row:.2f} mm{f'; {scanner}' if scanner else ''}",
+    ]
+
+
+def model_lines(models: Sequence[ModelIdentity]) -> list[str]:
+    """A line for each model: name, version, measured accuracy."""
+    return [f"{model.role.capitalize()}: {model.name} {model.version}. {model.accuracy}" for model in models]
+
+
+def more_lines(count: int) -> str:
+    """What stands where there was no room."""
+    return f"... and {count} more lines: see the findings."
