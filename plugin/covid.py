@@ -33,31 +33,31 @@ def on_change(change: int, level: int, resource: str) -> None:
 
 
 def analyze(output: Any, uri: str, **request: Any) -> None:
-    application.routes.analyze(output, uri, **request)
+    application.routes.analyze(output, request)
 
 
 def list_jobs(output: Any, uri: str, **request: Any) -> None:
-    application.routes.list_jobs(output, uri, **request)
+    application.routes.list_jobs(output, request)
 
 
 def show_job(output: Any, uri: str, **request: Any) -> None:
-    application.routes.show_job(output, uri, **request)
+    application.routes.show_job(output, request)
 
 
 def act_on_job(output: Any, uri: str, **request: Any) -> None:
-    application.routes.act_on_job(output, uri, **request)
+    application.routes.act_on_job(output, request)
 
 
 def show_series(output: Any, uri: str, **request: Any) -> None:
-    application.routes.show_series(output, uri, **request)
+    application.routes.show_series(output, request)
 
 
 def show_status(output: Any, uri: str, **request: Any) -> None:
-    application.routes.show_status(output, uri, **request)
+    application.routes.show_status(output, request)
 
 
 def serve_page(output: Any, uri: str, **request: Any) -> None:
-    application.routes.serve_page(output, uri, **request)
+    application.routes.serve_page(output, request)
 
 
 if PATHS:

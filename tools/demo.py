@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from covid_ct.phantom import PhantomOptions, PhantomTruth, make_phantom, write_folder
-from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer
+from tools.orthanc_server import OrthancError, OrthancServer
 
 STABLE_AGE_S = 2
 """Seconds until Orthanc counts the demo's series as complete; nobody wants to wait a minute."""
@@ -27,9 +27,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="covid-ct-demo-") as folder:
-        server = OrthancServer(
-            Path(folder), http_port=8042, dicom_port=4242, changes={"StableAge": STABLE_AGE_S}
-        )
+        server = OrthancServer(Path(folder), http_port=8042, dicom_port=4242, changes={"StableAge": STABLE_AGE_S})
         try:
             with server:
                 return _demonstrate(server, arguments.ct, arguments.once, Path(folder))
@@ -76,7 +74,9 @@ def _send(server: OrthancServer, folder: Path) -> str:
             counts[series] = counts.get(series, 0) + 1
     if not counts:
         raise OrthancError(f"{folder} holds no DICOM files.")
-    print(f"Orthanc stored {sum(counts.values())} images" + (f"; {skipped} other files were skipped." if skipped else "."))
+    print(
+        f"Orthanc stored {sum(counts.values())} images" + (f"; {skipped} other files were skipped." if skipped else ".")
+    )
     return max(counts, key=lambda series: counts[series])
 
 

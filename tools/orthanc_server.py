@@ -117,7 +117,11 @@ class OrthancServer:
         configuration = self.write_configuration()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self._executable, str(configuration)], cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [self._executable, str(configuration)],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         end = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < end and self.process.poll() is None:

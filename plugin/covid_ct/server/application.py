@@ -13,7 +13,9 @@ import onnxruntime
 from covid_ct import RESEARCH_USE_ONLY, __version__
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.errors import CovidCtError
-from covid_ct.server.configuration import Configuration, read_configuration
+from covid_ct.server.configuration import PROVIDERS, Configuration, read_configuration
+from covid_ct.server.database import Database
+from covid_ct.server.deliveries import Courier, DeliveryStore
 from covid_ct.server.intake import Intake
 from covid_ct.server.jobs import JobStore
 from covid_ct.server.pacs import NotFoundError, Pacs
@@ -54,9 +56,7 @@ class Application:
         else:
             orthanc.LogWarning(f"covid-ct {__version__} is ready. {RESEARCH_USE_ONLY}")
         self.routes = Routes(
-            orthanc,
             self._pacs,
-            self._analysis and self._analysis.jobs,
             self._analysis and self._analysis.intake,
             self._status,
             self._problem,
@@ -100,41 +100,53 @@ class _Analysis:
     def __init__(self, orthanc: Orthanc, pacs: Pacs, configuration: Configuration) -> None:
         self._orthanc = orthanc
         self._configuration = configuration
-        self._analyzer = Analyzer(configuration.models_folder, configuration.providers, configuration.threads)
-        self.jobs = JobStore(configuration.state_folder / "jobs.sqlite")
-        self.intake = Intake(
-            pacs,
-            self.jobs,
-            configuration.series_rules,
-            self._analyzer.fingerprint,
-            configuration.automatic,
-            configuration.aet_titles,
-            self._log,
-        )
+        available = onnxruntime.get_available_providers()
+        providers = configuration.providers or tuple(name for name in PROVIDERS.values() if name in available)
+        self._analyzer = Analyzer(configuration.models_folder, providers, configuration.threads)
+        self._database = Database(configuration.state_folder / "jobs.sqlite")
+        self.jobs = JobStore(self._database)
+        self.deliveries = DeliveryStore(self._database)
+        # The version is part of what makes results, and so of every UID derived from it.
+        fingerprint = f"{__version__} {self._analyzer.fingerprint}"
+        self.intake = Intake(pacs, self._database, self.jobs, self.deliveries, configuration, fingerprint, self._log)
         outbox = Outbox(configuration.state_folder / "outbox")
         self._workers = [
-            Worker(f"covid-{number}", self.jobs, self.intake, pacs, self._analyzer, outbox, configuration.series_rules, self._log)
+            Worker(
+                f"covid-{number}",
+                jobs=self.jobs,
+                intake=self.intake,
+                pacs=pacs,
+                analyzer=self._analyzer,
+                outbox=outbox,
+                log=self._log,
+            )
             for number in range(configuration.workers)
-        ]  # fmt: skip
+        ]
+        self._courier = Courier(self.deliveries, pacs, self._log)
         self._told: queue.SimpleQueue[tuple[Callable[[str], object], str] | None] = queue.SimpleQueue()
         self._listener = threading.Thread(target=self._listen, name="covid-intake", daemon=True)
 
     def start(self) -> None:
         """Take up what an earlier run left, then work."""
         self.jobs.recover()
-        for thread in (self._listener, *self._workers):
+        for thread in self._threads:
             thread.start()
+
+    @property
+    def _threads(self) -> tuple[threading.Thread, ...]:
+        return (self._listener, *self._workers, self._courier)
 
     def stop(self) -> None:
         """End all threads; jobs that have not ended go on after the next start."""
         self._told.put(None)
-        for worker in self._workers:
-            worker.stop()
-        self.jobs.wake()
-        for thread in (self._listener, *self._workers):
+        for thread in (*self._workers, self._courier):
+            thread.stop()
+        self._database.wake()
+        for thread in self._threads:
             if thread.is_alive():
                 thread.join(STOP_TIMEOUT_S)
-        self.jobs.close()
+        if not any(thread.is_alive() for thread in self._threads):
+            self._database.close()
 
     def tell(self, action: Callable[[str], object], resource: str) -> None:
         """Have something done about a resource, soon and on our own thread."""
@@ -143,12 +155,21 @@ class _Analysis:
     def status(self) -> dict[str, Any]:
         return {
             "Models": [
-                {"Role": model.role, "Name": model.name, "Version": model.version, "Sha256": model.sha256, "Provider": model.provider}
+                {
+                    "Role": model.role,
+                    "Name": model.name,
+                    "Version": model.version,
+                    "Sha256": model.sha256,
+                    "Provider": model.provider,
+                    "Accuracy": model.accuracy,
+                }
                 for model in self._analyzer.identities
             ],
             "Automatic": self._configuration.automatic,
             "AETitles": list(self._configuration.aet_titles),
+            "Destinations": list(self._configuration.destinations),
             "Jobs": self.jobs.count(),
+            "FailingDeliveries": [{"Job": one.job, **one.to_dict()} for one in self.deliveries.failing()],
             "LastErrors": [
                 {"Job": job.id, "Reason": job.reason, "Message": job.error} for job in self.jobs.failures(limit=5)
             ],

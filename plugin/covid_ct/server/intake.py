@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from covid_ct.errors import SeriesRefused
-from covid_ct.series.headers import SeriesRules, check_series
+from covid_ct.errors import Reason, SeriesRefused
+from covid_ct.server.configuration import Configuration
+from covid_ct.server.database import Database
+from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.jobs import Job, JobStore, State, Trigger
 from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
 from covid_ct.server.requests import AnalyzeRequest
@@ -44,26 +46,26 @@ class Intake:
     ----------
     pacs: Pacs
         Orthanc.
+    database: Database
+        Where the place in Orthanc's list of changes is kept.
     jobs: JobStore
         Where accepted work is kept.
-    rules: SeriesRules
-        Which series may be analysed.
+    deliveries: DeliveryStore
+        Where it is kept who gets the results.
+    configuration: Configuration
+        What is accepted, and who gets the results of everything.
     fingerprint: str
         All that makes the results, but for the series itself.
-    automatic: bool
-        Whether stable series are analysed unasked.
-    aet_titles: tuple[str, ...]
-        Called AE titles that ask for an analysis.
     log: Callable
         Takes a line without names of patients.
     """
 
     pacs: Pacs
+    database: Database
     jobs: JobStore
-    rules: SeriesRules
+    deliveries: DeliveryStore
+    configuration: Configuration
     fingerprint: str
-    automatic: bool
-    aet_titles: tuple[str, ...]
     log: Callable[[str], None]
 
     def submit(self, request: AnalyzeRequest) -> list[Job]:
@@ -76,7 +78,8 @@ class Intake:
         """
         if request.level == "Series":
             return [self.ask(self.pacs.find_series(request.identifier), Trigger.REST)]
-        records = [self.pacs.series(series) for series in self.pacs.series_of_study(self.pacs.find_study(request.identifier))]
+        study = self.pacs.find_study(request.identifier)
+        records = [self.pacs.series(series) for series in self.pacs.series_of_study(study)]
         return [self._accept(record, Trigger.REST) for record in records if self._refusal(record) is None]
 
     def ask(self, series: str, trigger: Trigger) -> Job:
@@ -89,29 +92,47 @@ class Intake:
         """
         record = self.pacs.series(series)
         refusal = self._refusal(record)
-        if refusal is None:
-            return self._accept(record, trigger)
-        job = self.jobs.add(self._job(record, trigger))
-        if not job.ended:
-            self.jobs.fail(job.id, refusal.reason, str(refusal))
-        return self.jobs[job.id]
+        return self._refuse(record, trigger, refusal) if refusal else self._accept(record, trigger)
 
     def consider(self, series: str) -> Job | None:
-        """The job of a series that became stable, if it is to be analysed unasked or was sent to one of our AE titles."""
+        """The job of a series that became stable, if it is to be analysed unasked or was sent to one of our AE titles.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc no longer holds the series.
+        """
         record = self.pacs.series(series)
-        if self._refusal(record) is not None and not self._called(record):
+        refusal = self._refusal(record)
+        if refusal is not None and refusal.reason == Reason.OWN_RESULT:
+            # Results that another Orthanc with this plugin sent to our AE title ask for nothing.
             return None
-        if self._called(record):
-            return self.ask(series, Trigger.CALLED_AET)
-        return self._accept(record, Trigger.STABLE_SERIES) if self.automatic else None
+        called = self._called(record)
+        if called is not None:
+            sender = self.pacs.sender(called)
+            recipients = () if sender is None else (sender,)
+            return (
+                self._refuse(record, Trigger.CALLED_AET, refusal)
+                if refusal
+                else self._accept(record, Trigger.CALLED_AET, recipients)
+            )
+        if refusal is not None or not self.configuration.automatic:
+            return None
+        return self._accept(record, Trigger.STABLE_SERIES)
 
     def consider_sent(self, orthanc_job: str) -> list[Job]:
         """The jobs of the series that Orthanc itself sent to one of our AE titles."""
         title, resources = self.pacs.sent_to(orthanc_job)
-        if title not in self.aet_titles:
+        if title not in self.configuration.aet_titles:
             return []
-        series = [series for resource in resources for series in self.pacs.series_under(resource)]
-        return [self.ask(one, Trigger.SENT_TO_AET) for one in dict.fromkeys(series)]
+        series = dict.fromkeys(series for resource in resources for series in self.pacs.series_under(resource))
+        records = [self.pacs.series(one) for one in series]
+        asked = [(record, self._refusal(record)) for record in records]
+        return [
+            self._refuse(record, Trigger.SENT_TO_AET, refusal) if refusal else self._accept(record, Trigger.SENT_TO_AET)
+            for record, refusal in asked
+            if refusal is None or refusal.reason != Reason.OWN_RESULT
+        ]
 
     def sweep(self) -> None:
         """Consider all series that came since the last sweep.
@@ -119,9 +140,9 @@ class Intake:
         A series' event is lost where Orthanc ends before it is stable; Orthanc's list of changes is not. On the very
         first start only what comes from now on is considered: nobody wants the whole archive analysed.
         """
-        mark = self.jobs.mark(CHANGES_MARK)
+        mark = self.database.mark(CHANGES_MARK)
         if mark is None:
-            self.jobs.set_mark(CHANGES_MARK, self.pacs.last_change())
+            self.database.set_mark(CHANGES_MARK, self.pacs.last_change())
             return
         touched: dict[str, int] = {}
         done = False
@@ -136,7 +157,7 @@ class Intake:
                     except NotFoundError:
                         continue  # deleted meanwhile
         waiting = [sequence for series, sequence in touched.items() if not self._settled(series)]
-        self.jobs.set_mark(CHANGES_MARK, min(waiting) - 1 if waiting else last)
+        self.database.set_mark(CHANGES_MARK, min(waiting) - 1 if waiting else last)
 
     def _settled(self, series: str) -> bool:
         """Whether nothing remains to be done for a series: it was considered or is gone, not still arriving."""
@@ -152,8 +173,17 @@ class Intake:
         """Whether a job's series still holds just the instances that the job was made for."""
         return job_id(self.pacs.series(job.series).instances, self.fingerprint) == job.id
 
-    def _called(self, record: SeriesRecord) -> bool:
-        return any(self.pacs.metadata(instance, "CalledAET") in self.aet_titles for instance in record.instances)
+    def _called(self, record: SeriesRecord) -> str | None:
+        """The first instance of a series that was sent to one of our AE titles."""
+        titles = self.configuration.aet_titles
+        return next(
+            (
+                instance
+                for instance in record.instances
+                if titles and self.pacs.metadata(instance, "CalledAET") in titles
+            ),
+            None,
+        )
 
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
         """Why the headers in Orthanc's database forbid the analysis of a series, or nothing."""
@@ -162,13 +192,22 @@ class Intake:
     def _job(self, record: SeriesRecord, trigger: Trigger) -> Job:
         return Job(job_id(record.instances, self.fingerprint), record.id, record.uid, trigger)
 
-    def _accept(self, record: SeriesRecord, trigger: Trigger) -> Job:
+    def _refuse(self, record: SeriesRecord, trigger: Trigger, refusal: SeriesRefused) -> Job:
+        """The job, in Failure, of a series that was asked for and cannot be analysed."""
+        job = self.jobs.add(self._job(record, trigger))
+        if not job.ended:
+            self.jobs.fail(job.id, refusal.reason, str(refusal))
+        return self.jobs[job.id]
+
+    def _accept(self, record: SeriesRecord, trigger: Trigger, recipients: tuple[str, ...] = ()) -> Job:
         """The job of a series that passed the header checks: the one that it has, or a new one."""
         new = self._job(record, trigger)
+        # First who gets the results: the job may succeed before the next statement.
+        self.deliveries.add(new.id, (*self.configuration.destinations, *recipients))
         known = self.jobs.get(new.id)
         if known is None:
             self.log(f"Job {new.id}: series {record.id} accepted ({trigger})")
             return self.jobs.add(new)
-        results_missing = known.state == State.SUCCESS and not self.pacs.has_instances([r["ID"] for r in known.results])
-        failed_and_asked = known.state == State.FAILURE and not known.refused and trigger == Trigger.REST
-        return self.jobs.requeue(known.id) if results_missing or failed_and_asked else known
+        lost = known.state == State.SUCCESS and not self.pacs.has_instances([item["ID"] for item in known.results])
+        failed = known.state == State.FAILURE and not known.refused
+        return self.jobs.requeue(known.id) if trigger == Trigger.REST and (lost or failed) else known

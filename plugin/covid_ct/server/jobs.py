@@ -1,16 +1,14 @@
 """Jobs and where they are kept: SQLite beside Orthanc's storage, so that no accepted work is lost."""
 
 import json
-import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from covid_ct.errors import Reason
+from covid_ct.server.database import Database, due_after, seconds_between, timestamp
 
 MAX_ATTEMPTS = 3
 """Attempts before a job that keeps failing, for other reasons than its series, is given up."""
@@ -121,7 +119,7 @@ class Job:
             "Priority": 0,
             "CreationTime": self.created,
             "Timestamp": timestamp(),
-            "EffectiveRuntime": _seconds(self.started, self.completed or timestamp()) if self.started else 0.0,
+            "EffectiveRuntime": seconds_between(self.started, self.completed or timestamp()) if self.started else 0.0,
             "ErrorCode": ORTHANC_ERRORS[error],
             "ErrorDescription": self.error or "Success",
             "ErrorDetails": error if self.error else "",
@@ -149,21 +147,6 @@ class Job:
         return {"Cancelled": "CanceledJob", "SeriesChanged": "UnknownResource"}.get(self.reason, "InternalError")
 
 
-def timestamp(moment: datetime | None = None) -> str:
-    """A moment, by default now, in Orthanc's notation of UTC times."""
-    return (moment or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S.%f")
-
-
-def _seconds(begin: str, end: str) -> float:
-    form = "%Y%m%dT%H%M%S.%f"
-    return (datetime.strptime(end, form) - datetime.strptime(begin, form)).total_seconds()  # noqa: DTZ007
-
-
-def retry_delay(attempts: int) -> timedelta:
-    """How long to wait after a number of failed attempts: 10 s, then six times longer each time, an hour at most."""
-    return timedelta(seconds=min(10 * 6 ** (attempts - 1), 3600))
-
-
 _COLUMNS = (
     "id", "series", "series_uid", "trigger", "state", "stage", "progress", "created", "started", "completed",
     "attempts", "crashes", "reason", "error", "not_before", "findings", "results",
@@ -171,47 +154,28 @@ _COLUMNS = (
 
 
 class JobStore:
-    """The jobs of one Orthanc, in one SQLite file; safe to use from any thread.
+    """The jobs of one Orthanc; safe to use from any thread.
 
     Parameters
     ----------
-    path: Path
-        The file; made where missing.
+    database: Database
+        Where they are kept.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._changed = threading.Condition()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        # What a caller was told survives a power cut too.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, series TEXT, series_uid TEXT, trigger TEXT, "
-            "state TEXT, stage TEXT, progress REAL, created TEXT, started TEXT, completed TEXT, attempts INTEGER, "
-            "crashes INTEGER, reason TEXT, error TEXT, not_before TEXT, findings TEXT, results TEXT)"
-        )
-        self._connection.execute("CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created)")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER)")
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._progress: dict[str, float] = {}
         self._cancelled: set[str] = set()
 
-    def close(self) -> None:
-        """Close the file; nothing may be asked afterwards."""
-        with self._changed:
-            self._connection.close()
-
     def add(self, job: Job) -> Job:
         """Keep a new job, on disk when this returns. Where one of its id exists, that one is left and returned."""
-        with self._changed:
-            values = [_to_column(name, getattr(job, name)) for name in _COLUMNS]
-            values[_COLUMNS.index("created")] = job.created or timestamp()
-            marks = ", ".join("?" for _ in _COLUMNS)
-            self._connection.execute(
-                f"INSERT OR IGNORE INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - constant names
-                values,
-            )
-            self._changed.notify_all()
+        values = [_to_column(name, getattr(job, name)) for name in _COLUMNS]
+        values[_COLUMNS.index("created")] = job.created or timestamp()
+        marks = ", ".join("?" for _ in _COLUMNS)
+        self._database.change(
+            f"INSERT OR IGNORE INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - constant names
+            values,
+        )
         return self[job.id]
 
     def __getitem__(self, job_id: str) -> Job:
@@ -239,16 +203,15 @@ class JobStore:
 
     def count(self) -> dict[str, int]:
         """Number of jobs in each state."""
-        with self._changed:
-            rows = self._connection.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state").fetchall()
-        return {str(state): 0 for state in State} | dict(rows)
+        rows = self._database.select("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+        return {str(state): 0 for state in State} | {str(state): int(number) for state, number in rows}
 
     def take(self, timeout_s: float) -> Job | None:
         """The oldest job that waits, now Running and one attempt further; none where none came within the timeout."""
-        with self._changed:
+        with self._database.changed:
             job = self._take()
             if job is None:
-                self._changed.wait(timeout_s)
+                self._database.changed.wait(timeout_s)
                 job = self._take()
             return job
 
@@ -288,8 +251,7 @@ class JobStore:
         if job.attempts >= MAX_ATTEMPTS:
             self.fail(job.id, reason, sentence)
             return
-        due = datetime.now(UTC) + retry_delay(job.attempts)
-        self._update(job.id, state=State.RETRY, reason=reason, error=sentence, not_before=timestamp(due))
+        self._update(job.id, state=State.RETRY, reason=reason, error=sentence, not_before=due_after(job.attempts))
 
     def requeue(self, job_id: str) -> Job:
         """Begin a job anew, as if it had just been asked for."""
@@ -305,7 +267,7 @@ class JobStore:
 
     def cancel(self, job_id: str) -> Job:
         """Ask a running job to end; end a waiting one at once."""
-        with self._changed:
+        with self._database.changed:
             job = self[job_id]
             if job.state == State.RUNNING:
                 self._cancelled.add(job_id)
@@ -332,28 +294,12 @@ class JobStore:
 
     def wait(self, job_ids: Sequence[str], stopped: threading.Event) -> list[Job]:
         """Block until each of the jobs has ended, or the plugin stops."""
-        with self._changed:
+        with self._database.changed:
             while True:
                 jobs = [self[job_id] for job_id in job_ids]
                 if all(job.ended for job in jobs) or stopped.is_set():
                     return jobs
-                self._changed.wait(1.0)
-
-    def wake(self) -> None:
-        """Wake all that wait."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def mark(self, name: str) -> int | None:
-        """A number kept by name, such as a place in Orthanc's list of changes."""
-        with self._changed:
-            row = self._connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
-        return None if row is None else int(row[0])
-
-    def set_mark(self, name: str, value: int) -> None:
-        """Keep a number by name."""
-        with self._changed:
-            self._connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, value))
+                self._database.changed.wait(1.0)
 
     def _end(self, job_id: str, **values: object) -> None:
         self._update(job_id, completed=timestamp(), **values)
@@ -362,16 +308,13 @@ class JobStore:
     def _update(self, job_id: str, **values: object) -> None:
         assignments = ", ".join(f"{name} = ?" for name in values)
         row = [_to_column(name, value) for name, value in values.items()]
-        with self._changed:
-            self._connection.execute(f"UPDATE jobs SET {assignments} WHERE id = ?", (*row, job_id))  # noqa: S608
-            self._changed.notify_all()
+        self._database.change(f"UPDATE jobs SET {assignments} WHERE id = ?", (*row, job_id))  # noqa: S608 - constant names
 
     def _select(self, clause: str, values: Sequence[object] = ()) -> list[Job]:
-        with self._changed:
-            rows = self._connection.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM jobs {clause}",  # noqa: S608 - constant clauses of this module
-                tuple(values),
-            ).fetchall()
+        rows = self._database.select(
+            f"SELECT {', '.join(_COLUMNS)} FROM jobs {clause}",  # noqa: S608 - constant clauses of this module
+            values,
+        )
         return [self._to_job(row) for row in rows]
 
     def _to_job(self, row: Sequence[Any]) -> Job:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from covid_ct.errors import CovidCtError
 from covid_ct.server.sdk import Orthanc
 
 FINDINGS_ATTACHMENT = 4217
-"""User attachment of the source series that holds the findings as JSON; a number, so that no configuration is needed."""
+"""User attachment of the series that holds its findings as JSON; a number, so that no configuration is needed."""
 
 ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 """Orthanc's identifiers of patients, studies, series and instances."""
@@ -53,6 +54,14 @@ class SeriesRecord:
     manufacturer: str
     instances: tuple[str, ...]
     stable: bool
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A DICOM node that Orthanc knows: its AE title, and its address or host name."""
+
+    title: str
+    host: str
 
 
 @dataclass(frozen=True)
@@ -233,6 +242,49 @@ class Pacs:
         findings = json.loads(body)
         return findings if isinstance(findings, dict) else None
 
+    def modalities(self) -> dict[str, Modality]:
+        """The DICOM nodes that Orthanc knows, by name."""
+        return {
+            str(name): Modality(str(node["AET"]), str(node["Host"]))
+            for name, node in self._get("/modalities?expand").items()
+        }
+
+    def sender(self, instance: str) -> str | None:
+        """Name of the known node that an instance came from: its AE title and its address are those of a modality."""
+        title, address = self.metadata(instance, "RemoteAET"), self.metadata(instance, "RemoteIP")
+        for name, modality in self.modalities().items():
+            if title and modality.title == title and address in _addresses(modality.host):
+                return name
+        return None
+
+    def send(self, destination: str, instances: Sequence[str]) -> str:
+        """Have Orthanc send instances to a modality; the identifier of Orthanc's own job that does it.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc knows no such modality, or no longer holds an instance.
+        """
+        if destination not in self.modalities():
+            raise NotFoundError(f'Orthanc has no modality named "{destination}" in DicomModalities')
+        order = {"Resources": list(instances), "Asynchronous": True}
+        try:
+            answer = self._orthanc.RestApiPost(f"/modalities/{destination}/store", json.dumps(order))
+        except self._orthanc.OrthancException as error:
+            raise NotFoundError(f"Orthanc refuses to send them ({error})") from error
+        return str(json.loads(answer)["ID"])
+
+    def job_state(self, job: str) -> tuple[str, str]:
+        """State of one of Orthanc's own jobs, and what failed in it.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc has forgotten it.
+        """
+        answer = self._get(f"/jobs/{job}")
+        return str(answer["State"]), str(answer.get("ErrorDescription", ""))
+
     def changes(self, since: int, limit: int) -> tuple[list[Change], bool]:
         """A page of Orthanc's list of changes after a sequence number, and whether it is the last."""
         answer = self._get(f"/changes?since={since}&limit={limit}")
@@ -247,6 +299,14 @@ class Pacs:
         """Called AE title and resources that one of Orthanc's own jobs sent; an empty title where it sent nothing."""
         content = self._get(f"/jobs/{job}").get("Content", {})
         return str(content.get("RemoteAet", "")), [str(item) for item in content.get("ParentResources", [])]
+
+
+def _addresses(host: str) -> set[str]:
+    """The addresses of a host by name or address."""
+    try:
+        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return {host}
 
 
 PIXEL_TYPES = {

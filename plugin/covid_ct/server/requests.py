@@ -12,7 +12,7 @@ MAX_BODY_BYTES = 16_384
 """Longest body that is parsed: the longest sensible one is a few hundred bytes."""
 
 MAX_BRACKETS = 64
-"""Most brackets in a body. Orthanc's HTTP threads have a stack of 100 KiB, and `json.loads` of 900 nested `[` overruns it."""
+"""Most brackets in a body: `json.loads` of 900 nested `[` overruns the 100 KiB stack of Orthanc's HTTP threads."""
 
 
 class RequestError(CovidCtError):

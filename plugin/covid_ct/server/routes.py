@@ -16,7 +16,7 @@ from covid_ct.server.intake import Intake
 from covid_ct.server.jobs import Job, JobStore
 from covid_ct.server.pacs import NotFoundError, Pacs
 from covid_ct.server.requests import RequestError, parse_analyze_request, require_json
-from covid_ct.server.sdk import Orthanc, RestOutput
+from covid_ct.server.sdk import RestOutput
 
 MAX_SYNCHRONOUS = 4
 """Requests that may wait for their findings at the same time; each holds one of Orthanc's HTTP threads."""
@@ -47,10 +47,10 @@ class Routes:
 
     Parameters
     ----------
-    orthanc: Orthanc
-        The module `orthanc`.
-    pacs, jobs, intake
-        What it answers from; intake is missing while analysis is off.
+    pacs: Pacs
+        Orthanc.
+    intake: Intake | None
+        Accepts series; missing while analysis is off.
     status: Callable
         Gives the document of `/covid/status`.
     problem: str
@@ -59,16 +59,12 @@ class Routes:
 
     def __init__(
         self,
-        orthanc: Orthanc,
         pacs: Pacs,
-        jobs: JobStore | None,
         intake: Intake | None,
         status: Callable[[], dict[str, Any]],
         problem: str,
     ) -> None:
-        self._orthanc = orthanc
         self._pacs = pacs
-        self._jobs_or_none = jobs
         self._intake_or_none = intake
         self._status = status
         self._problem = problem
@@ -79,28 +75,30 @@ class Routes:
     def stop(self) -> None:
         """Let go of all that wait, and take no more."""
         self._stopped.set()
-        if self._jobs_or_none is not None:
-            self._jobs_or_none.wake()
+        if self._intake_or_none is not None:
+            self._intake_or_none.database.wake()
         self._desk.shutdown(wait=True, cancel_futures=True)
 
-    def analyze(self, output: RestOutput, uri: str, **request: Any) -> None:
+    def analyze(self, output: RestOutput, request: dict[str, Any]) -> None:
         """POST /covid/analyze."""
         self._answer(output, request, "POST", lambda: self._analyze(request))
 
-    def list_jobs(self, output: RestOutput, uri: str, **request: Any) -> None:
+    def list_jobs(self, output: RestOutput, request: dict[str, Any]) -> None:
         """GET /covid/jobs: identifiers, or with ?expand the jobs themselves."""
         expand = "expand" in request.get("get", {})
 
         def jobs() -> list[Any]:
-            return [job.to_dict() if expand else job.id for job in self._jobs.all()]
+            return [self._shown(job) if expand else job.id for job in self._jobs.all()]
 
         self._answer(output, request, "GET", lambda: self._at_desk(jobs))
 
-    def show_job(self, output: RestOutput, uri: str, **request: Any) -> None:
+    def show_job(self, output: RestOutput, request: dict[str, Any]) -> None:
         """GET /covid/jobs/{id}."""
-        self._answer(output, request, "GET", lambda: self._at_desk(lambda: self._job(request["groups"][0]).to_dict()))
+        self._answer(
+            output, request, "GET", lambda: self._at_desk(lambda: self._shown(self._job(request["groups"][0])))
+        )
 
-    def act_on_job(self, output: RestOutput, uri: str, **request: Any) -> None:
+    def act_on_job(self, output: RestOutput, request: dict[str, Any]) -> None:
         """POST /covid/jobs/{id}/cancel and /covid/jobs/{id}/retry."""
         job_id, action = request["groups"]
 
@@ -108,30 +106,32 @@ class Routes:
             require_json(request["headers"])
             job = self._job(job_id)
             if action == "cancel":
-                return self._jobs.cancel(job_id).to_dict()
+                return self._shown(self._jobs.cancel(job_id))
             if not job.ended:
                 raise RequestError(HTTPStatus.CONFLICT, f"Job {job_id} has not ended; it is {job.state}.")
-            return self._jobs.requeue(job_id).to_dict()
+            return self._shown(self._jobs.requeue(job_id))
 
         self._answer(output, request, "POST", lambda: self._at_desk(act))
 
-    def show_series(self, output: RestOutput, uri: str, **request: Any) -> None:
+    def show_series(self, output: RestOutput, request: dict[str, Any]) -> None:
         """GET /covid/series/{id}: the findings of a series."""
         series = request["groups"][0]
 
         def findings() -> dict[str, Any]:
             found = self._pacs.findings(self._pacs.find_series(series))
             if found is None:
-                raise RequestError(HTTPStatus.NOT_FOUND, f"Series {series} has no findings; ask by POST /covid/analyze.")
+                raise RequestError(
+                    HTTPStatus.NOT_FOUND, f"Series {series} has no findings; ask by POST /covid/analyze."
+                )
             return found
 
         self._answer(output, request, "GET", lambda: self._at_desk(findings))
 
-    def show_status(self, output: RestOutput, uri: str, **request: Any) -> None:
+    def show_status(self, output: RestOutput, request: dict[str, Any]) -> None:
         """GET /covid/status."""
         self._answer(output, request, "GET", lambda: self._at_desk(self._status))
 
-    def serve_page(self, output: RestOutput, uri: str, **request: Any) -> None:
+    def serve_page(self, output: RestOutput, request: dict[str, Any]) -> None:
         """GET /covid/app/{file}: pages that come with the plugin."""
         name = str(request["groups"][0])
         page = resources.files("covid_ct.server") / "app" / name
@@ -145,10 +145,21 @@ class Routes:
             output.AnswerBuffer(page.read_text(encoding="utf-8"), kind)
 
     @property
-    def _jobs(self) -> JobStore:
-        if self._jobs_or_none is None:
+    def _intake(self) -> Intake:
+        if self._intake_or_none is None:
             raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"Analysis is off: {self._problem}")
-        return self._jobs_or_none
+        return self._intake_or_none
+
+    @property
+    def _jobs(self) -> JobStore:
+        return self._intake.jobs
+
+    def _shown(self, job: Job) -> dict[str, Any]:
+        """A job as it is answered, with who gets its results."""
+        document = job.to_dict()
+        deliveries = self._intake.deliveries.of_job(job.id)
+        document["Content"]["Deliveries"] = [delivery.to_dict() for delivery in deliveries]
+        return document
 
     def _job(self, job_id: str) -> Job:
         job = self._jobs.get(job_id)
@@ -158,9 +169,7 @@ class Routes:
 
     def _analyze(self, request: dict[str, Any]) -> Any:
         wanted = parse_analyze_request(request["headers"], request["body"])
-        intake = self._intake_or_none
-        if intake is None:
-            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"Analysis is off: {self._problem}")
+        intake = self._intake
         if not wanted.synchronous:
             accepted = self._at_desk(lambda: intake.submit(wanted))
             return _shaped(wanted.level, [{"ID": job.id, "Path": f"/covid/jobs/{job.id}"} for job in accepted])
@@ -213,7 +222,9 @@ def _shaped(level: str, answers: list[Any]) -> Any:
 
 def _findings_of(job: Job, level: str) -> dict[str, Any]:
     if not job.ended:
-        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"Orthanc is stopping; job {job.id} goes on after its restart.")
+        raise RequestError(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"Orthanc is stopping; job {job.id} goes on after its restart."
+        )
     if job.error:
         if level == "Study":
             return {"Job": job.id, "Series": job.series_uid, "Reason": job.reason, "Message": job.error}

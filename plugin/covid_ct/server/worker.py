@@ -14,7 +14,6 @@ from typing import Any
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
 from covid_ct.results.objects import build_results, write_result
-from covid_ct.series.headers import SeriesRules
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
 from covid_ct.server.jobs import Job, JobStore, Trigger
@@ -87,8 +86,6 @@ class Worker(threading.Thread):
         Of the thread.
     jobs, intake, pacs, analyzer, outbox
         What it works with.
-    rules: SeriesRules
-        Which series may be analysed.
     log: Callable
         Takes a line without names of patients.
     """
@@ -96,12 +93,12 @@ class Worker(threading.Thread):
     def __init__(
         self,
         name: str,
+        *,
         jobs: JobStore,
         intake: Intake,
         pacs: Pacs,
         analyzer: Analyzer,
         outbox: Outbox,
-        rules: SeriesRules,
         log: Callable[[str], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
@@ -110,7 +107,6 @@ class Worker(threading.Thread):
         self._pacs = pacs
         self._analyzer = analyzer
         self._outbox = outbox
-        self._rules = rules
         self._log = log
         self._stop_asked = threading.Event()
 
@@ -155,9 +151,9 @@ class Worker(threading.Thread):
             "what there is of it now is a new analysis.",
         )
         try:
-            self._intake.ask(job.series, job.trigger) if job.trigger != Trigger.STABLE_SERIES else self._intake.consider(
-                job.series
-            )
+            self._intake.ask(
+                job.series, job.trigger
+            ) if job.trigger != Trigger.STABLE_SERIES else self._intake.consider(job.series)
         except NotFoundError:
             self._log(f"Job {job.id}: series {job.series} was deleted")
 
@@ -178,15 +174,18 @@ class Worker(threading.Thread):
 
         with self._stage(job, "reading"):
             volume = read_series(
-                self._pacs.dicom(record.instances), self._pacs.decode, self._rules, cancelled=checked
+                self._pacs.dicom(record.instances),
+                self._pacs.decode,
+                self._intake.configuration.series_rules,
+                cancelled=checked,
             )
         with self._stage(job, "analysing"):
             findings = self._analyzer.analyze(
                 volume, lambda stage, fraction: self._progress(job, "analysing", fraction, stage), checked
             )
         with self._stage(job, "writing"), self._outbox.filling(job.id) as folder:
-            for result in build_results(volume, findings, self._analyzer.fingerprint):
-                write_result(result.dataset, folder / result.filename)
+            for result in build_results(volume, findings, self._analyzer.settings):
+                write_result(result.dataset, folder / result.name)
             (folder / FINDINGS_FILE).write_text(json.dumps(findings.to_dict()))
 
     def _store(self, job: Job) -> None:

@@ -1,0 +1,185 @@
+"""Results on their way to other DICOM nodes: kept on disk until they have arrived."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from covid_ct.errors import CovidCtError
+from covid_ct.server.database import Database, due_after, timestamp
+from covid_ct.server.jobs import State
+from covid_ct.server.pacs import Pacs
+
+POLL_S = 0.5
+"""How often, in seconds, Orthanc is asked how a transfer goes."""
+
+IDLE_S = 2.0
+"""How often, in seconds, it is looked whether a delivery is due."""
+
+
+class DeliveryState(StrEnum):
+    """States of a delivery; `Retry` carries the last attempt's error."""
+
+    PENDING = "Pending"
+    SUCCESS = "Success"
+    RETRY = "Retry"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The results of one job for one destination.
+
+    Attributes
+    ----------
+    job: str
+        The job's identifier.
+    destination: str
+        Name in Orthanc's DicomModalities.
+    state: DeliveryState
+        How far it is.
+    attempts: int
+        Failed attempts so far.
+    error: str
+        Why the last attempt failed, in a sentence.
+    """
+
+    job: str
+    destination: str
+    state: DeliveryState
+    attempts: int
+    error: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is shown in the job."""
+        return {
+            "Destination": self.destination,
+            "State": str(self.state),
+            "Attempts": self.attempts,
+            "Error": self.error,
+        }
+
+
+class DeliveryStore:
+    """The deliveries of one Orthanc; safe to use from any thread.
+
+    Parameters
+    ----------
+    database: Database
+        Where they are kept.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, job_id: str, destinations: Sequence[str]) -> None:
+        """Have the job's results sent to these destinations once it has succeeded."""
+        for destination in destinations:
+            self._database.change(
+                "INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, 0, '', '')",
+                (job_id, destination, DeliveryState.PENDING),
+            )
+
+    def of_job(self, job_id: str) -> list[Delivery]:
+        """The deliveries of one job."""
+        return self._select("WHERE job = ? ORDER BY destination", (job_id,))
+
+    def due(self) -> list[tuple[Delivery, list[str]]]:
+        """Deliveries to be tried now, each with the Orthanc ids of the results."""
+        rows = self._database.select(
+            "SELECT d.job, d.destination, d.state, d.attempts, d.error, j.results FROM deliveries d "
+            "JOIN jobs j ON j.id = d.job WHERE j.state = ? AND d.state != ? AND d.not_before <= ? ORDER BY j.completed",
+            (State.SUCCESS, DeliveryState.SUCCESS, timestamp()),
+        )
+        return [(_delivery(row), [result["ID"] for result in json.loads(row[5])]) for row in rows]
+
+    def succeed(self, delivery: Delivery) -> None:
+        """Note that everything arrived."""
+        self._database.change(
+            "UPDATE deliveries SET state = ?, error = '' WHERE job = ? AND destination = ?",
+            (DeliveryState.SUCCESS, delivery.job, delivery.destination),
+        )
+
+    def retry_later(self, delivery: Delivery, sentence: str) -> None:
+        """Note why an attempt failed; the next one follows after a growing delay, for as long as it takes."""
+        attempts = delivery.attempts + 1
+        self._database.change(
+            "UPDATE deliveries SET state = ?, attempts = ?, error = ?, not_before = ? "
+            "WHERE job = ? AND destination = ?",
+            (DeliveryState.RETRY, attempts, sentence, due_after(attempts), delivery.job, delivery.destination),
+        )
+
+    def failing(self) -> list[Delivery]:
+        """Deliveries whose last attempt failed."""
+        return self._select("WHERE state = ? ORDER BY not_before", (DeliveryState.RETRY,))
+
+    def _select(self, clause: str, values: Sequence[object]) -> list[Delivery]:
+        rows = self._database.select(
+            f"SELECT job, destination, state, attempts, error FROM deliveries {clause}",  # noqa: S608 - constant clauses
+            values,
+        )
+        return [_delivery(row) for row in rows]
+
+
+def _delivery(row: Sequence[Any]) -> Delivery:
+    return Delivery(str(row[0]), str(row[1]), DeliveryState(row[2]), int(row[3]), str(row[4]))
+
+
+class Courier(threading.Thread):
+    """The thread that has Orthanc send results, and looks whether they arrived.
+
+    Orthanc's own asynchronous jobs do the sending: a long call into Orthanc from here would hold up all Python in it.
+
+    Parameters
+    ----------
+    deliveries: DeliveryStore
+        What is to be sent.
+    pacs: Pacs
+        Orthanc.
+    log: Callable
+        Takes a line without names of patients.
+    """
+
+    def __init__(self, deliveries: DeliveryStore, pacs: Pacs, log: Callable[[str], None]) -> None:
+        super().__init__(name="covid-courier", daemon=True)
+        self._deliveries = deliveries
+        self._pacs = pacs
+        self._log = log
+        self._stop_asked = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the thread to end soon; what has not arrived is sent after the next start."""
+        self._stop_asked.set()
+
+    def run(self) -> None:
+        """Send what is due until stopped."""
+        while not self._stop_asked.wait(IDLE_S):
+            sending = {}
+            for delivery, instances in self._deliveries.due():
+                try:
+                    sending[delivery] = self._pacs.send(delivery.destination, instances)
+                except CovidCtError as error:
+                    self._fail(delivery, str(error))
+            while sending and not self._stop_asked.is_set():
+                time.sleep(POLL_S)
+                sending = {delivery: job for delivery, job in sending.items() if not self._ended(delivery, job)}
+
+    def _ended(self, delivery: Delivery, orthanc_job: str) -> bool:
+        try:
+            state, error = self._pacs.job_state(orthanc_job)
+        except CovidCtError:
+            # Orthanc keeps ten ended jobs by default, so a busy one may have forgotten this one.
+            state, error = "Forgotten", "Orthanc forgot how the transfer ended; it is repeated"
+        if state == "Success":
+            self._deliveries.succeed(delivery)
+            self._log(f"Job {delivery.job}: results delivered to {delivery.destination}")
+        elif state in ("Failure", "Forgotten"):
+            self._fail(delivery, error)
+        return state in ("Success", "Failure", "Forgotten")
+
+    def _fail(self, delivery: Delivery, error: str) -> None:
+        sentence = f"The results could not be sent to {delivery.destination}: {error.rstrip('.')}."
+        self._deliveries.retry_later(delivery, sentence)
+        self._log(f"Job {delivery.job}: {sentence}")
