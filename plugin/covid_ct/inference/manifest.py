@@ -158,6 +158,8 @@ class Manifest:
     output: ModelOutput
     features: tuple[str, ...]
         Of `FEATURES`: what the network's second input "features" (batch, features) holds; empty without one.
+    manifest_sha256: str
+        Of the model.json itself.
     """
 
     role: Role
@@ -169,7 +171,8 @@ class Manifest:
     accuracy: str
     input: ModelInput
     output: ModelOutput
-    features: tuple[str, ...] = ()
+    features: tuple[str, ...]
+    manifest_sha256: str
 
 
 def load_manifest(folder: Path, role: Role) -> Manifest:
@@ -197,7 +200,8 @@ def load_manifest(folder: Path, role: Role) -> Manifest:
             raise ModelError(
                 f"The manifest {path} is larger than {MAX_MANIFEST_BYTES} bytes; it should be a short JSON."
             )
-        content = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        content = json.loads(raw)
     except OSError as error:
         raise ModelError(
             f"The manifest {path} of the {role} model cannot be read ({error.strerror}); "
@@ -228,10 +232,13 @@ def load_manifest(folder: Path, role: Role) -> Manifest:
         input=_read_input(section.section("input"), role),
         output=_read_output(section.section("output"), role),
         features=features,
+        manifest_sha256=hashlib.sha256(raw).hexdigest(),
     )
     section.finish()
     if manifest.output.aggregation is None and role == "covid" and manifest.input.dimensions == 2:
         raise section.wrong("output.aggregation", "has to say how a classifier of slices becomes one of the series")
+    if role == "covid" and manifest.input.spacing_mm is not None:
+        raise section.wrong("input.spacing_mm", "has to be null for a classifier, which sees its region as a whole")
     if manifest.output.aggregation is not None and manifest.input.dimensions == 3:
         raise section.wrong("output.aggregation", "has to be null for a 3-D network, which sees the series at once")
     return manifest

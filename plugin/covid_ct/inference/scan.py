@@ -52,12 +52,11 @@ class Scan:
             return Box((0, len(self.hu)), _span([box.rows for box in boxes]), _span([box.columns for box in boxes]))
         return field_box(self.hu.shape)
 
-    def slice_boxes(self, model_input: ModelInput, indices: Sequence[int]) -> list[Box]:
-        """Box of every one of some slices, one slice thick, for a 2-D network."""
+    def slice_boxes(self, model_input: ModelInput, indices: Sequence[int], common: Box) -> list[Box]:
+        """Box of every one of some slices, one slice thick, for a 2-D network whose `box` is known."""
+        boxes = [common] * len(indices)
         if model_input.region == "body":
             boxes = body_boxes(self.hu[list(indices)], self._margins(model_input)[1:])
-        else:
-            boxes = [self.box(model_input)] * len(indices)
         return [Box((index, index + 1), box.rows, box.columns) for index, box in zip(indices, boxes, strict=True)]
 
     def slices(self, model_input: ModelInput, boxes: Sequence[Box]) -> NDArray[np.float32]:
@@ -114,7 +113,7 @@ class Scan:
         return scaled.reshape(slices, rows, columns)
 
     def _cut(self, model_input: ModelInput, indices: Sequence[int], box: Box) -> NDArray[np.int16]:
-        """Rows and columns of a box in some slices, with the outside of the lungs blanked where the network wants it."""
+        """Rows and columns of a box in some slices; the outside of the lungs is blanked where the network wants it."""
         picked = (list(indices), *box.index[1:])
         hu = self.hu[picked]
         if model_input.outside_lungs_hu is None or self.lungs is None:

@@ -32,6 +32,14 @@ class Prediction:
     box: Box
     probabilities: NDArray[np.uint8]
 
+    def cell_mm(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Size in mm of one cell of the grid, from the scan's spacing of slices, rows and columns."""
+        slices, rows, columns = (
+            step * count / cells
+            for step, count, cells in zip(spacing, self.box.shape, self.probabilities.shape[1:], strict=True)
+        )
+        return slices, rows, columns
+
 
 def predict(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
     """Run a segmentation network over a scan.
@@ -97,7 +105,7 @@ def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> 
     probabilities = np.zeros((classes, common.shape[0], *grid), np.uint8)
     for start in range(0, len(indices), SLICES_AT_ONCE):
         batch = indices[start : start + SLICES_AT_ONCE]
-        boxes = scan.slice_boxes(model_input, batch)
+        boxes = scan.slice_boxes(model_input, batch, common)
         answer = _foreground(model, scan.slices(model_input, boxes))
         if own_boxes:
             answer = np.stack([_paste(part, box, scan.hu.shape) for part, box in zip(answer, boxes, strict=True)])

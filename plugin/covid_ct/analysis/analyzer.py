@@ -1,0 +1,154 @@
+"""One analysis from a volume to its findings."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from covid_ct.analysis.findings import Findings, ModelIdentity
+from covid_ct.analysis.lesions import find_lesions
+from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning
+from covid_ct.analysis.measurements import measure, standard_affine
+from covid_ct.analysis.probability import covid_probability
+from covid_ct.analysis.upsampling import paint
+from covid_ct.errors import AnalysisCancelled
+from covid_ct.inference.manifest import Role, load_manifest
+from covid_ct.inference.scan import Scan
+from covid_ct.inference.session import CPU, Model
+from covid_ct.inference.windows import predict
+from covid_ct.series.volume import Volume
+
+ROLES: tuple[Role, ...] = ("lungs", "lesions", "covid")
+"""The models of an analysis, in the order in which they run; each in the folder of its name."""
+
+STAGES = {"lungs": (0.0, 0.5), "lesions": (0.5, 0.9), "probability": (0.9, 0.95), "measuring": (0.95, 1.0)}
+"""Share of the whole, about, that each stage takes."""
+
+
+class Analyzer:
+    """The three models, loaded and checked, and what is made with them.
+
+    Parameters
+    ----------
+    models_folder: Path
+        Holds the folders lungs, lesions and covid, each with model.json and the ONNX file that it names.
+    providers: Sequence[str]
+        ONNX Runtime's execution providers, the preferred first.
+    threads: int
+        Threads of the CPU that a network may use; 0 takes all cores.
+
+    Raises
+    ------
+    ModelError
+        Raised if a model is missing, differs from its manifest, or does not answer as it promises.
+    """
+
+    def __init__(self, models_folder: Path, providers: Sequence[str] = (CPU,), threads: int = 0) -> None:
+        self._models = {role: Model(load_manifest(models_folder / role, role), providers, threads) for role in ROLES}
+
+    @property
+    def identities(self) -> tuple[ModelIdentity, ...]:
+        """Which models, on which providers, in the order lungs, lesions, covid."""
+        return tuple(
+            ModelIdentity(
+                role=model.manifest.role,
+                name=model.manifest.name,
+                version=model.manifest.version,
+                sha256=model.manifest.sha256,
+                provider=model.provider,
+                accuracy=model.manifest.accuracy,
+            )
+            for model in self._models.values()
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Which of the providers asked for could not be had, as sentences for log and status."""
+        return tuple(warning for model in self._models.values() for warning in model.warnings)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all models and manifests: other models, other results."""
+        parts = "".join(model.manifest.sha256 + model.manifest.manifest_sha256 for model in self._models.values())
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def analyze(
+        self,
+        volume: Volume,
+        progress: Callable[[str, float], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Findings:
+        """Analyse one series. The same volume gives the same findings.
+
+        Parameters
+        ----------
+        volume: Volume
+        progress: Callable[[str, float], None] | None
+            Called with the stage ("lungs", "lesions", "probability", "measuring") and the fraction, 0-1, of the
+            whole analysis that is done.
+        cancelled: Callable[[], bool] | None
+            Asked after every batch of slices whether to stop.
+
+        Returns
+        -------
+        Findings
+
+        Raises
+        ------
+        AnalysisCancelled
+            Raised if `cancelled` said so.
+        SeriesRefused
+            Raised if the series shows no lungs.
+        ModelError
+            Raised if a model fails or answers with what is no number.
+        """
+
+        def ticker(stage: str) -> Callable[[float], None]:
+            start, stop = STAGES[stage]
+
+            def tick(fraction: float) -> None:
+                if cancelled is not None and cancelled():
+                    raise AnalysisCancelled(f"The analysis of series {volume.series_uid} was cancelled.")
+                if progress is not None:
+                    progress(stage, start + fraction * (stop - start))
+
+            tick(0.0)
+            return tick
+
+        lungs = np.zeros(volume.hu.shape, np.uint8)
+        lesions = np.zeros(volume.hu.shape, np.uint8)
+        # Views: what is painted into them stands in the volume's own grid.
+        lungs_view, lesions_view = volume.to_lps(lungs), volume.to_lps(lesions)
+        hu = volume.to_lps(volume.hu)
+        steps = np.linalg.norm(standard_affine(volume)[:3, :3], axis=0)
+        spacing = (float(steps[0]), float(steps[1]), float(steps[2]))
+
+        prediction = predict(self._models["lungs"], Scan(hu, spacing), ticker("lungs"))
+        lung_map = find_lungs(prediction, prediction.cell_mm(spacing), volume.series_uid)
+        paint(lungs_view, prediction.box, lung_map)
+
+        scan = Scan(hu, spacing, lungs_view)
+        prediction = predict(self._models["lesions"], scan, ticker("lesions"))
+        lesion_map = find_lesions(prediction, scan)
+        paint(lesions_view, prediction.box, lesion_map, within=lungs_view)
+        # Grids of this size are not to lie about while the next stage works.
+        del prediction, lung_map, lesion_map
+
+        probability = covid_probability(self._models["covid"], scan, lesions_view, ticker("probability"))
+
+        tick = ticker("measuring")
+        measurements = measure(volume, lungs, lesions)
+        oddities = (
+            cut_off_warning(lungs_view, spacing[1] * spacing[2]),
+            one_sided_warning(measurements.lung_volume_ml),
+        )
+        tick(1.0)
+        return Findings(
+            lungs=lungs,
+            lesions=lesions,
+            measurements=measurements,
+            covid_probability=probability,
+            models=self.identities,
+            warnings=(*volume.warnings, *(sentence for sentence in oddities if sentence)),
+        )

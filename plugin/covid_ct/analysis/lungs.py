@@ -1,0 +1,205 @@
+"""From a lung network's probabilities to one label map of the right and the left lung."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from covid_ct.analysis.findings import BySide, Side
+from covid_ct.analysis.upsampling import GridMap
+from covid_ct.errors import Reason, SeriesRefused
+from covid_ct.inference.preprocessing import mask_box
+from covid_ct.inference.windows import Prediction
+
+HALF = 127
+"""Probabilities above this (255 stands for 1) are lung."""
+
+MIN_LUNGS_ML = 300.0
+"""Less than this is no chest: the two lungs of an adult hold 2000 ml and more even when breathed out."""
+
+MIN_PART_SHARE = 0.01
+"""Connected parts smaller than this share of the largest one are no lungs (gas in the bowel, air in skin folds)."""
+
+BASAL_PART_SHARE = 0.25
+"""A part up to this share of the largest one is gas under the diaphragm if it lies at the lungs' lower end."""
+
+BASAL_HEIGHT = 0.2
+"""What counts as their lower end: a centre in this share of the largest part's height."""
+
+MAX_HOLE_MM2 = 500.0
+"""Holes within a slice up to this area are vessels and small consolidations, which belong to the lung.
+
+The mediastinum, where lungs touch before and behind it, is far larger.
+"""
+
+MIN_SIDE_SHARE = 0.05
+"""A lung with less than this share of both is told of in a warning."""
+
+MAX_CUT_MM2 = 1000.0
+"""More lung than this in the first or last slice: the scan ends within the lungs."""
+
+MIDDLE = (0.35, 0.65)
+"""Share of the lungs' width in which they are divided where a network does not tell the sides apart."""
+
+
+def find_lungs(prediction: Prediction, cell_mm: tuple[float, float, float], series_uid: str) -> GridMap:
+    """Keep what is lung, fill vessels in, and tell right from left.
+
+    Parameters
+    ----------
+    prediction: Prediction
+        Of a network with the classes right lung, left lung, or lung.
+    cell_mm: tuple[float, float, float]
+        Spacing of the prediction's slices, rows and columns.
+    series_uid: str
+        For the sentence of a refusal.
+
+    Returns
+    -------
+    GridMap
+        Labels are `Side`, on the grid of the prediction.
+
+    Raises
+    ------
+    SeriesRefused
+        Raised if there are no lungs.
+    """
+    either = sum_classes(prediction.probabilities)
+    mask = either > HALF
+    cell_ml = float(np.prod(cell_mm)) / 1000.0
+    _refuse_unless(np.count_nonzero(mask) * cell_ml >= MIN_LUNGS_ML, series_uid)
+    box = mask_box(mask, (0, 1, 1))
+    mask = mask[box.index]
+    kept = _lung_parts(mask)
+    _refuse_unless(np.count_nonzero(kept) * cell_ml >= MIN_LUNGS_ML, series_uid)
+    filled = kept | _small_holes(kept, MAX_HOLE_MM2 / (cell_mm[1] * cell_mm[2]))
+    inside = either[box.index]
+    inside[mask & ~kept] = 0
+    inside[filled & ~kept] = 255
+    # What was cut away with the box is no lung; nothing there is above one half.
+    labels = np.zeros(either.shape, np.uint8)
+    if len(prediction.probabilities) == 1:
+        labels[box.index] = _sides_by_position(filled)
+    else:
+        right, left = (part[box.index] for part in prediction.probabilities)
+        labels[box.index] = _sides_by_class(filled, right, left)
+    return GridMap(either, labels)
+
+
+def sum_classes(probabilities: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Probability of any class, shape (slices, rows, columns), from that of each; always a copy."""
+    either: NDArray[np.uint8] = probabilities[0].copy()
+    for other in probabilities[1:]:
+        # Rounding may lift the sum of two classes above 255.
+        np.add(either, np.minimum(other, 255 - either), out=either)
+    return either
+
+
+def one_sided_warning(volume_ml: BySide) -> str | None:
+    """Sentence for a series that shows one lung only, as after a pneumonectomy; None for two lungs."""
+    sides = [("right", volume_ml.right), ("left", volume_ml.left)]
+    (small, small_ml), (large, large_ml) = sorted(sides, key=lambda side: side[1])
+    if small_ml >= MIN_SIDE_SHARE * volume_ml.total:
+        return None
+    return (
+        f"Hardly any {small} lung was found ({small_ml:.0f} ml beside {large_ml:.0f} ml on the {large}); "
+        "what was measured of it means little."
+    )
+
+
+def cut_off_warning(labels: NDArray[np.uint8], pixel_mm2: float) -> str | None:
+    """Sentence for a series that ends within the lungs.
+
+    Parameters
+    ----------
+    labels: NDArray[np.uint8]
+        Shape (slices, rows, columns), slices from feet to head.
+    pixel_mm2: float
+        Area of a pixel.
+    """
+    ends = {"lowest": labels[0], "highest": labels[-1]}
+    cut = [name for name, image in ends.items() if np.count_nonzero(image) * pixel_mm2 > MAX_CUT_MM2]
+    if not cut:
+        return None
+    return f"The lungs reach the {' and the '.join(cut)} slice: they were not scanned as a whole."
+
+
+def _refuse_unless(enough: np.bool_ | bool, series_uid: str) -> None:
+    if not enough:
+        raise SeriesRefused(
+            Reason.NO_LUNGS,
+            f"Less than {MIN_LUNGS_ML:.0f} ml of lung were found in series {series_uid}; send a CT of the whole chest.",
+        )
+
+
+def _lung_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The connected parts of a mask that are lungs."""
+    parts, count = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    largest = int(np.argmax(sizes))
+    boxes = ndimage.find_objects(parts)
+    lowest, highest = boxes[largest - 1][0].start, boxes[largest - 1][0].stop
+    keep = np.zeros(count + 1, bool)
+    for part in np.flatnonzero(sizes >= MIN_PART_SHARE * sizes[largest]):
+        where = boxes[part - 1][0]
+        centre = (where.start + where.stop) / 2
+        basal = centre < lowest + BASAL_HEIGHT * (highest - lowest)
+        keep[part] = not (basal and sizes[part] < BASAL_PART_SHARE * sizes[largest])
+    return np.asarray(keep[parts])
+
+
+def _small_holes(mask: NDArray[np.bool_], max_cells: float) -> NDArray[np.bool_]:
+    """Regions outside a mask that are closed within their slice and no larger than a number of cells."""
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1] = ndimage.generate_binary_structure(2, 1)
+    # A rim joins the outside of every slice into one region.
+    padded = np.pad(~mask, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    regions, count = ndimage.label(padded, in_plane)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    small = sizes <= max_cells
+    small[0] = False
+    return np.asarray(small[regions][:, 1:-1, 1:-1])
+
+
+def _sides_by_class(mask: NDArray[np.bool_], right: NDArray[np.uint8], left: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Sides as the network gives them; parts cut off from the lung of their name get their surroundings' side."""
+    sides = np.where(left > right, np.uint8(Side.LEFT), np.uint8(Side.RIGHT))
+    sides[~mask] = 0
+    for side, other in ((Side.RIGHT, Side.LEFT), (Side.LEFT, Side.RIGHT)):
+        parts, count = ndimage.label(sides == side)
+        if count < 2:
+            continue
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        sizes[0] = 0
+        stray = sizes < MIN_SIDE_SHARE * sizes.max()
+        stray[0] = False
+        touching = _touching(np.where(stray[parts], parts, 0), sides == other)
+        swap = np.zeros(count + 1, bool)
+        swap[touching] = True
+        sides[swap[parts]] = other
+    return sides
+
+
+def _touching(parts: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Labels of the parts that a mask touches in their slice or across slices."""
+    near = ndimage.binary_dilation(mask)
+    found: NDArray[np.int64] = np.unique(parts[near])
+    return found[found > 0]
+
+
+def _sides_by_position(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Sides by the column, in each slice, that cuts the least lung near the middle of the lungs' width."""
+    columns = mask.any(axis=(0, 1))
+    extent = np.flatnonzero(columns)
+    width = extent[-1] + 1 - extent[0]
+    start, stop = (round(extent[0] + share * width) for share in MIDDLE)
+    if stop - start < 1:
+        start, stop = int(extent[0]), int(extent[-1]) + 1
+    cut = mask[:, :, start:stop].sum(axis=1).astype(np.float64)
+    # Neighbouring slices are cut alike, and among equal columns the middle one is taken.
+    cut = ndimage.uniform_filter1d(cut, 5, axis=0, mode="nearest")
+    cut += 1e-3 * np.abs(np.arange(stop - start) - (stop - start - 1) / 2)
+    divides = start + np.argmin(cut, axis=1)
+    is_left = np.arange(mask.shape[2]) > divides[:, np.newaxis]
+    sides = np.where(is_left[:, np.newaxis], np.uint8(Side.LEFT), np.uint8(Side.RIGHT))
+    return np.where(mask, sides, np.uint8(0))

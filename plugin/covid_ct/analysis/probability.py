@@ -1,0 +1,111 @@
+"""The probability of COVID-19 pneumonia in a series, from a classifier of slices or of the volume."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covid_ct.analysis.distribution import distribution
+from covid_ct.inference.manifest import FEATURES, Aggregation, Calibration
+from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
+from covid_ct.inference.session import Model
+from covid_ct.inference.windows import to_tensor
+
+CERTAIN = 1e-6
+"""Probabilities nearer to 0 or 1 than this are taken as that near, so that their logits stay finite."""
+
+FEATURE_STEP = 2
+"""Rows and columns are thinned so much where lesions are described, which needs no more."""
+
+
+def covid_probability(model: Model, scan: Scan, lesions: NDArray[np.uint8], tick: Callable[[float], None]) -> float:
+    """Run a classifier over a scan.
+
+    A 2-D network sees slices evenly spaced over the lungs, each with the features of that slice; the quantile of
+    their logits stands for the series. A 3-D network sees the region at once, with the features of the series.
+
+    Parameters
+    ----------
+    model: Model
+        Of role covid.
+    scan: Scan
+        With its lungs.
+    lesions: NDArray[np.uint8]
+        Label map of `LesionKind`, shape as the scan's.
+    tick: Callable[[float], None]
+        Called after every batch with the fraction done; may raise to stop.
+
+    Returns
+    -------
+    float
+        0-1, calibrated where the manifest says how.
+
+    Raises
+    ------
+    ModelError
+        Raised if the network fails or answers with what is no number.
+    """
+    if scan.lungs is None:
+        raise ValueError("a scan is classified by lungs that are known")
+    model_input, output = model.manifest.input, model.manifest.output
+    with_lung = np.flatnonzero(scan.lungs.any(axis=(1, 2)))
+    box = scan.box(model_input)
+    if output.aggregation is None:
+        image = scan.volume(model_input, box)[np.newaxis]
+        features = _features(model, scan.lungs[with_lung], lesions[with_lung])
+        probabilities = model.run(to_tensor(image, model_input), features)[:, -1]
+        tick(1.0)
+        return aggregate(probabilities, Aggregation(slices=1, quantile=0.5), output.calibration)
+    chosen = evenly_spaced(with_lung, output.aggregation.slices)
+    answers = []
+    for start in range(0, len(chosen), SLICES_AT_ONCE):
+        batch = chosen[start : start + SLICES_AT_ONCE]
+        images = scan.slices(model_input, scan.slice_boxes(model_input, batch.tolist(), box))
+        features = np.concatenate(
+            [_features(model, scan.lungs[index][np.newaxis], lesions[index][np.newaxis]) for index in batch]
+        )
+        answers.append(model.run(to_tensor(images, model_input), features)[:, -1])
+        tick((start + len(batch)) / len(chosen))
+    return aggregate(np.concatenate(answers), output.aggregation, output.calibration)
+
+
+def evenly_spaced(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """So many of some indices, in the middle of as many equal stretches; all where there are no more."""
+    if count >= len(indices):
+        return indices
+    return indices[((np.arange(count) + 0.5) * len(indices) / count).astype(np.int64)]
+
+
+def aggregate(probabilities: NDArray[np.float32], aggregation: Aggregation, calibration: Calibration | None) -> float:
+    """Probability of a series from those of its slices.
+
+    Parameters
+    ----------
+    probabilities: NDArray[np.float32]
+        Shape (slices,), 0-1.
+    aggregation: Aggregation
+        Its quantile of the logits is taken, linear between two slices.
+    calibration: Calibration | None
+        Platt scaling of that logit.
+
+    Returns
+    -------
+    float
+    """
+    inner = np.clip(probabilities.astype(np.float64), CERTAIN, 1.0 - CERTAIN)
+    logit = float(np.quantile(np.log(inner / (1.0 - inner)), aggregation.quantile))
+    if calibration is not None:
+        logit = calibration.slope * logit + calibration.intercept
+    # tanh does not overflow where exp would.
+    return 0.5 * (1.0 + math.tanh(0.5 * logit))
+
+
+def _features(model: Model, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The features that a network asks for, shape (1, features)."""
+    names = model.manifest.features
+    if not names:
+        return np.zeros((1, 0), np.float32)
+    thinned = (slice(None), slice(None, None, FEATURE_STEP), slice(None, None, FEATURE_STEP))
+    values = distribution(lungs[thinned], lesions[thinned])
+    return values[[FEATURES.index(name) for name in names]][np.newaxis]
