@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import BytesIO
+from typing import cast
 
 from fpdf import FPDF
 from pydicom import Dataset
@@ -204,13 +205,11 @@ class _Page:
         self._text(x, self._y, heading, size=8, bold=True)
         self._y += 4
         self._set_font(8, bold=False)
-        wrapped = [
-            part
-            for line in lines
-            for part in self._pdf.multi_cell(
-                width, 3.6, self._fonts.printable(line), dry_run=True, output="LINES", align="L"
-            )
-        ]
+        wrapped: list[str] = []
+        for line in lines:
+            text = self._fonts.printable(line)
+            parts = self._pdf.multi_cell(width, 3.6, text, dry_run=True, output="LINES", align="L")
+            wrapped += cast("list[str]", parts)
         if len(wrapped) > most:
             wrapped = [*wrapped[: most - 1], wording.more_lines(len(wrapped) - most + 1)]
         for line in wrapped:
@@ -220,9 +219,9 @@ class _Page:
 
     def _picture(self, plane: Plane, x: float, width: float, most_height: float) -> float:
         """Draw a plane with its orientation marks into a box from the current height on; returns the box's height."""
-        size_mm = [size * step for size, step in zip(plane.hu.shape, plane.spacing, strict=True)]
-        scale = min(width / size_mm[1], most_height / size_mm[0])
-        shown_width, height = size_mm[1] * scale, size_mm[0] * scale
+        rows_mm, columns_mm = plane.hu.shape[0] * plane.spacing[0], plane.hu.shape[1] * plane.spacing[1]
+        scale = min(width / columns_mm, most_height / rows_mm)
+        shown_width, height = columns_mm * scale, rows_mm * scale
         encoded = BytesIO()
         picture_of(plane, scale * _PIXELS_PER_MM).save(encoded, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
         left = x + (width - shown_width) / 2
@@ -248,7 +247,7 @@ class _Page:
         align: str = "L",
         width: float | None = None,
     ) -> float:
-        """Write one line from a top left corner, shrunk and then cut with a sign where it is too wide; returns its width."""
+        """Write a line from a top left corner, shrunk, then cut with a sign where too wide; returns its width."""
         text = self._fonts.printable(text)
         self._set_font(size, bold=bold)
         if width is not None:

@@ -1,0 +1,135 @@
+import hashlib
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from covid_ct import __version__, identity
+from covid_ct.results.objects import build_results, write_result
+from covid_ct.results.source import UNKNOWN_DATE
+
+from .conftest import Case, Geometry, make_case
+
+BIN = Path(sys.executable).parent
+
+
+def digests(case: Case, folder: Path) -> dict[str, str]:
+    folder.mkdir()
+    for result in build_results(case.volume, case.findings):
+        write_result(result.dataset, folder / result.name)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def without(case: Case, *keywords: str) -> Case:
+    headers = deepcopy(case.volume.headers)
+    for header in headers:
+        for keyword in keywords:
+            header.pop(keyword, None)
+    return Case(replace(case.volume, headers=headers), case.findings)
+
+
+def test_a_second_analysis_gives_the_same_bytes(tmp_path: Path) -> None:
+    assert digests(make_case(Geometry()), tmp_path / "a") == digests(make_case(Geometry()), tmp_path / "b")
+
+
+def test_the_clock_is_not_in_it(upright: Case) -> None:
+    for result in build_results(upright.volume, upright.findings):
+        dataset = result.dataset
+        assert (dataset.ContentDate, dataset.ContentTime) == ("20200401", "101512.25")
+        assert "InstanceCreationDate" not in dataset
+
+
+def test_all_are_of_the_sources_study_and_made_by_us(upright: Case) -> None:
+    results = build_results(upright.volume, upright.findings)
+    header = upright.volume.headers[0]
+    for result in results:
+        dataset = result.dataset
+        for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "StudyDate", "StudyTime"):
+            assert dataset[keyword].value == header[keyword].value
+        assert identity.is_own_result(dataset.Manufacturer, dataset.ManufacturerModelName)
+        assert dataset.SoftwareVersions == __version__
+        assert dataset.SeriesNumber > 9000
+        assert "research use only" in dataset.SeriesDescription
+        assert len(dataset.SeriesDescription) <= 64
+    assert len({result.dataset.SOPInstanceUID for result in results}) == len(results)
+    assert len({result.name for result in results}) == len(results)
+
+
+def test_settings_change_every_uid(upright: Case) -> None:
+    plain = build_results(upright.volume, upright.findings)
+    other = build_results(upright.volume, upright.findings, {"Precision": "fp16"})
+    for one, two in zip(plain, other, strict=True):
+        assert one.dataset.SOPInstanceUID != two.dataset.SOPInstanceUID
+        assert one.dataset.SeriesInstanceUID != two.dataset.SeriesInstanceUID
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("PatientName", "PatientID"),
+        ("StudyDate", "StudyTime"),
+        ("StudyDate", "StudyTime", "AcquisitionDate", "AcquisitionTime"),
+        ("SliceThickness", "SeriesDescription", "ConvolutionKernel", "Manufacturer"),
+        ("FrameOfReferenceUID",),
+    ],
+)
+def test_attributes_that_sources_lack_stop_nothing(upright: Case, missing: tuple[str, ...], tmp_path: Path) -> None:
+    case = without(upright, *missing)
+    before = deepcopy(case.volume.headers)
+    for result in build_results(case.volume, case.findings):
+        path = tmp_path / result.name
+        write_result(result.dataset, path)
+        outcome = subprocess.run([BIN / "dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+        assert "Error" not in outcome.stderr + outcome.stdout
+        assert "PatientBirthDate" in dcmread(path)
+        assert dcmread(path).get("FrameOfReferenceUID", "2.25") != ""
+    assert case.volume.headers == before
+
+
+def test_no_date_at_all_is_a_fixed_one(upright: Case) -> None:
+    case = without(upright, "StudyDate", "StudyTime", "AcquisitionDate", "AcquisitionTime")
+    for result in build_results(case.volume, case.findings):
+        assert result.dataset.ContentDate == UNKNOWN_DATE
+
+
+def malformed(header: Dataset) -> None:
+    from pydicom import config
+    from pydicom.dataelem import DataElement
+
+    for tag, vr, value in (
+        (0x00100020, "LO", "ID" * 50),
+        (0x00100030, "DA", "yesterday"),
+        (0x00100040, "CS", "männlich"),
+        (0x00080020, "DA", "2020-04-01"),
+        (0x00080022, "DA", "20209999999"),
+        (0x00080030, "TM", "noon"),
+        (0x00101010, "AS", "forty"),
+    ):
+        header[tag] = DataElement(tag, vr, value, validation_mode=config.IGNORE)
+
+
+@pytest.mark.filterwarnings("error")
+def test_malformed_values_stop_nothing_and_are_not_logged(upright: Case, tmp_path: Path) -> None:
+    case = without(upright)
+    for header in case.volume.headers:
+        malformed(header)
+    for result in build_results(case.volume, case.findings):
+        write_result(result.dataset, tmp_path / result.name)
+        assert result.dataset.PatientID == "ID" * 50
+        assert result.dataset.PatientBirthDate == ""
+        assert "PatientAge" not in result.dataset
+
+
+@pytest.mark.parametrize("name", ["Müller^Jürgen", "Παπαδόπουλος^Γιώργος", "Иванов^Иван", "山田^太郎", "محمد^علي"])
+def test_names_in_any_script_come_back(upright: Case, name: str, tmp_path: Path) -> None:
+    case = without(upright)
+    for header in case.volume.headers:
+        header.SpecificCharacterSet = "ISO_IR 192"
+        header.PatientName = name
+    for result in build_results(case.volume, case.findings):
+        write_result(result.dataset, tmp_path / result.name)
+        assert str(dcmread(tmp_path / result.name).PatientName) == name

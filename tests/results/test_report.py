@@ -1,0 +1,150 @@
+import re
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fpdf import FPDF
+from pydicom import Dataset, dcmread
+from pydicom.uid import EncapsulatedPDFStorage
+
+from covid_ct import RESEARCH_USE_ONLY
+from covid_ct.results.fonts import ReportFonts
+from covid_ct.results.objects import build_results, write_result
+from covid_ct.results.report import report_pdf
+
+from .conftest import Case, Geometry, make_case
+
+BIN = Path(sys.executable).parent
+
+
+def report_of(case: Case) -> Dataset:
+    (report,) = (r for r in build_results(case.volume, case.findings) if r.name == "report.pdf.dcm")
+    return report.dataset
+
+
+def text_of(pdf: bytes) -> str:
+    outcome = subprocess.run(["pdftotext", "-layout", "-", "-"], input=pdf, capture_output=True, check=True)
+    return re.sub(r"[ \n]+", " ", outcome.stdout.decode())
+
+
+def with_header(case: Case, **values: str) -> Case:
+    headers = deepcopy(case.volume.headers)
+    for header in headers:
+        for keyword, value in values.items():
+            setattr(header, keyword, value)
+    return Case(replace(case.volume, headers=headers), case.findings)
+
+
+def test_the_object_is_an_encapsulated_pdf(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "report.dcm"
+    write_result(report_of(case), path)
+    outcome = subprocess.run([BIN / "dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+    assert "Error" not in outcome.stderr + outcome.stdout
+    dataset = dcmread(path)
+    assert (dataset.SOPClassUID, dataset.Modality) == (EncapsulatedPDFStorage, "DOC")
+    assert dataset.MIMETypeOfEncapsulatedDocument == "application/pdf"
+    pdf = dataset.EncapsulatedDocument[: dataset.EncapsulatedDocumentLength]
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.rstrip().endswith(b"%%EOF")
+    sources = [item.ReferencedSOPInstanceUID for item in dataset.SourceInstanceSequence]
+    assert sources == [header.SOPInstanceUID for header in case.volume.headers]
+
+
+def test_qpdf_finds_nothing_and_there_is_one_page(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "report.pdf"
+    path.write_bytes(report_pdf(case.volume, case.findings))
+    subprocess.run(["qpdf", "--check", path], check=True, capture_output=True)
+    pages = subprocess.run(["qpdf", "--show-npages", path], check=True, capture_output=True, text=True).stdout
+    assert pages.strip() == "1"
+
+
+def test_the_text_holds_the_findings(upright: Case) -> None:
+    text = text_of(report_pdf(upright.volume, upright.findings))
+    measured = upright.findings.measurements
+    ratios = measured.lesion_to_lung_ratio
+    for expected in (
+        "Doe, Jane",
+        "4711",
+        "2020-04-01",
+        f"Lesions {ratios.total * 100:.1f} % of lung",
+        f"right {ratios.right * 100:.1f} %, left {ratios.left * 100:.1f} %",
+        f"Lung volume {measured.lung_volume_ml.total:.0f} ml {measured.lung_volume_ml.right:.0f} ml",
+        f"Ground glass {measured.ground_glass_volume_ml.total:.1f} ml",
+        f"Consolidation {measured.consolidation_volume_ml.total:.1f} ml",
+        "COVID-19 probability 0.81",
+        "by covid network 1.0",
+        "Upper third 1.0 % 0.0 %",
+        "Lower third 10.0 % 3.0 %",
+        "Thorax 2.0 B60f",
+        "Kernel B60f; thickness 2 mm; 24 slices every 2.00 mm",
+        "Lungs: lungs network 1.0. Dice 0.98 on synthetic boxes",
+        "The series has 8 mm slices.",
+        RESEARCH_USE_ONLY,
+    ):
+        assert expected in text
+    assert "CO-RADS" not in text
+    assert "CT-SS" not in text
+
+
+def test_no_lesion_is_said_first() -> None:
+    case = make_case(Geometry(), ground_glass=False, consolidation=False)
+    text = text_of(report_pdf(case.volume, case.findings))
+    assert "No lesion found" in text
+    assert "Lesions 0.0 % of lung" not in text
+
+
+def test_fonts_are_embedded_and_text_survives(upright: Case, tmp_path: Path) -> None:
+    case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName="Παπαδοπούλου^Ελένη")
+    path = tmp_path / "report.pdf"
+    path.write_bytes(report_pdf(case.volume, case.findings))
+    fonts = subprocess.run(["pdffonts", path], check=True, capture_output=True, text=True).stdout.splitlines()[2:]
+    if any("Helvetica" in line for line in fonts):
+        pytest.skip("no Unicode font is installed here")
+    assert all(line.split()[-5:-3] == ["yes", "yes"] for line in fonts)
+    text = text_of(path.read_bytes())
+    assert "Παπαδοπούλου, Ελένη" in text
+
+
+@pytest.mark.parametrize("name", ["Иванов^Иван", "\U0001f9ec^\u1b05\u1b13", "A^\x07B", "^", "=山田^太郎"])
+def test_no_name_stops_the_report(upright: Case, name: str) -> None:
+    case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName=name)
+    assert "Patient ID" in text_of(report_pdf(case.volume, case.findings))
+
+
+def test_letters_without_a_glyph_leave_a_sign() -> None:
+    fonts = ReportFonts(FPDF(), folders=())
+    assert fonts.printable("Müller") == "Müller"
+    assert not fonts.dropped
+    assert fonts.printable("Иван 山") == "???? ?"
+    assert fonts.dropped
+
+
+def test_a_server_without_fonts_still_reports(upright: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReportFonts.__init__, "__defaults__", ((),))
+    case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName="Иванов^Müller")
+    text = text_of(report_pdf(case.volume, case.findings))
+    assert "??????, Müller" in text
+    assert "no font on this server has" in text
+
+
+def test_long_texts_stay_on_the_page(upright: Case) -> None:
+    case = with_header(upright, PatientName="Long" * 16, SeriesDescription="x" * 64, ConvolutionKernel="K" * 16)
+    findings = replace(case.findings, warnings=tuple(f"Warning {n}: " + "words " * 40 for n in range(12)))
+    text = text_of(report_pdf(case.volume, findings))
+    assert "more lines: see the findings" in text
+    assert RESEARCH_USE_ONLY in text
+
+
+def test_key_images_are_where_the_lesions_are(case: Case) -> None:
+    text = text_of(report_pdf(case.volume, case.findings))
+    heights = [float(height) for height in re.findall(r"z = (-?[\d.]+) mm", text)]
+    affected = (case.findings.lesions > 0).any(axis=(1, 2))
+    positions = [
+        float(header.ImagePositionPatient[2]) for header, hit in zip(case.volume.headers, affected, strict=True) if hit
+    ]
+    assert heights
+    assert heights == sorted(heights, reverse=True)
+    assert all(min(abs(height - position) for position in positions) < 0.1 for height in heights)
