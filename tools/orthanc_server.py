@@ -71,6 +71,7 @@ class OrthancServer:
     def __init__(
         self,
         folder: Path,
+        *,
         storage: Path | None = None,
         http_port: int = 0,
         dicom_port: int = 0,

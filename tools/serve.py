@@ -16,12 +16,17 @@ def main() -> int:
     parser.add_argument("--dicom-port", type=int, default=4242)
     parser.add_argument("--storage", type=Path, default=REPOSITORY / "build/serve/storage")
     arguments = parser.parse_args()
-    server = OrthancServer(REPOSITORY / "build/serve", arguments.storage, arguments.http_port, arguments.dicom_port)
+    server = OrthancServer(
+        REPOSITORY / "build/serve",
+        storage=arguments.storage,
+        http_port=arguments.http_port,
+        dicom_port=arguments.dicom_port,
+    )
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with server:
             print(
-                f"Orthanc answers at {server.url}/app/explorer.html and as DICOM node ORTHANC on port {server.dicom_port}."
+                f"Orthanc answers at {server.url}/app/explorer.html and, as ORTHANC, on DICOM port {server.dicom_port}."
             )
             print(f"Its storage is {server.storage}, its log {server.log}. Ctrl-C ends it.", flush=True)
             assert server.process is not None

@@ -101,7 +101,7 @@ class Job:
     @property
     def refused(self) -> bool:
         """Whether it failed for what its series is, so that trying again is of no use."""
-        return self.state == State.FAILURE and self.reason in Reason
+        return self.state == State.FAILURE and self.reason in set(Reason)
 
     @property
     def ended(self) -> bool:

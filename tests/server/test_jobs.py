@@ -1,0 +1,153 @@
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from covid_ct.server.database import Database
+from covid_ct.server.jobs import MAX_ATTEMPTS, Job, JobStore, State, Trigger
+
+JOB = Job("j1", "series-1", "1.2.3", Trigger.REST)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "state" / "jobs.sqlite")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def jobs(database: Database) -> JobStore:
+    return JobStore(database)
+
+
+def test_a_job_is_kept_once(jobs: JobStore) -> None:
+    first = jobs.add(JOB)
+    assert first.created
+    assert jobs.add(replace(JOB, trigger=Trigger.STABLE_SERIES)) == first
+    assert jobs.all() == [first]
+
+
+def test_the_oldest_is_taken_first_and_once(jobs: JobStore) -> None:
+    jobs.add(replace(JOB, id="b", created="20260101T000001.000000"))
+    jobs.add(replace(JOB, id="a", created="20260101T000002.000000"))
+    taken = [jobs.take(0), jobs.take(0), jobs.take(0)]
+    assert [job and job.id for job in taken] == ["b", "a", None]
+    assert taken[0] is not None
+    assert (taken[0].state, taken[0].attempts) == (State.RUNNING, 1)
+
+
+def test_fields_are_those_of_orthanc(jobs: JobStore) -> None:
+    jobs.add(JOB)
+    jobs.take(0)
+    jobs.progress("j1", 0.426)
+    running = jobs["j1"].to_dict()
+    assert running["State"] == "Running"
+    assert running["Progress"] == 43
+    assert "CompletionTime" not in running
+    jobs.fail("j1", "Gaps", "Series 1.2.3 has gaps.")
+    failed = jobs["j1"].to_dict()
+    assert (failed["State"], failed["ErrorCode"], failed["ErrorDetails"]) == ("Failure", 15, "BadFileFormat")
+    assert failed["ErrorDescription"] == "Series 1.2.3 has gaps."
+    assert failed["Content"]["Reason"] == "Gaps"
+    assert failed["CompletionTime"] >= failed["CreationTime"]
+    assert set(failed) == {
+        "ID", "Type", "State", "Progress", "Priority", "CreationTime", "CompletionTime", "Timestamp",
+        "EffectiveRuntime", "ErrorCode", "ErrorDescription", "ErrorDetails", "Content",
+    }  # fmt: skip
+
+
+def test_success_keeps_findings_and_results(jobs: JobStore) -> None:
+    jobs.add(JOB)
+    jobs.succeed("j1", {"covid_probability": 0.5}, [{"Kind": "report", "ID": "i"}])
+    assert jobs["j1"].findings == {"covid_probability": 0.5}
+    assert jobs["j1"].to_dict()["Content"]["Results"] == [{"Kind": "report", "ID": "i"}]
+    assert jobs["j1"].to_dict()["Progress"] == 100
+
+
+def test_a_job_that_ran_at_a_crash_waits_again_and_is_set_aside_at_the_second(tmp_path: Path) -> None:
+    for crash in (1, 2):
+        database = Database(tmp_path / "jobs.sqlite")
+        jobs = JobStore(database)
+        jobs.add(JOB)
+        jobs.recover()
+        assert jobs["j1"].state == State.PENDING
+        assert jobs["j1"].crashes == crash - 1
+        jobs.take(0)
+        jobs.enter("j1", "lesions")
+        database.close()
+    database = Database(tmp_path / "jobs.sqlite")
+    jobs = JobStore(database)
+    jobs.recover()
+    assert (jobs["j1"].state, jobs["j1"].reason) == (State.FAILURE, "CrashedRepeatedly")
+    assert '"lesions"' in jobs["j1"].error
+    database.close()
+
+
+def test_a_crash_while_results_are_stored_is_not_the_fault_of_the_series(jobs: JobStore) -> None:
+    jobs.add(JOB)
+    for _ in range(5):
+        jobs.take(0)
+        jobs.enter("j1", "storing")
+        jobs.recover()
+    assert jobs["j1"].state == State.PENDING
+
+
+def test_a_failing_job_is_tried_again_later_and_then_given_up(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs.add(JOB)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        job = jobs.take(0)
+        assert job is not None
+        assert job.attempts == attempt
+        jobs.retry_later(job, "InternalError", "The disk is full.")
+        assert jobs.take(0) is None, "it waits for its time"
+        monkeypatch.setattr("covid_ct.server.jobs.due_after", lambda attempts: "")
+        if attempt < MAX_ATTEMPTS:
+            jobs.retry_later(job, "InternalError", "The disk is full.")
+            monkeypatch.undo()
+    assert (jobs["j1"].state, jobs["j1"].error) == (State.FAILURE, "The disk is full.")
+
+
+def test_stopping_puts_a_job_back_as_if_it_had_not_begun(jobs: JobStore) -> None:
+    jobs.add(JOB)
+    job = jobs.take(0)
+    assert job is not None
+    jobs.put_back(job)
+    assert (jobs["j1"].state, jobs["j1"].attempts) == (State.PENDING, 0)
+
+
+def test_cancel(jobs: JobStore) -> None:
+    jobs.add(JOB)
+    assert jobs.cancel("j1").reason == "Cancelled"
+    jobs.requeue("j1")
+    jobs.take(0)
+    assert not jobs.is_cancelled("j1")
+    assert jobs.cancel("j1").state == State.RUNNING
+    assert jobs.is_cancelled("j1")
+
+
+def test_waiting_ends_with_the_job_or_with_the_plugin(jobs: JobStore, database: Database) -> None:
+    jobs.add(JOB)
+    stopped = threading.Event()
+    answers: list[list[Job]] = []
+    waiter = threading.Thread(target=lambda: answers.append(jobs.wait(["j1"], stopped)))
+    waiter.start()
+    jobs.succeed("j1", {}, [])
+    waiter.join(10)
+    assert answers[0][0].state == State.SUCCESS
+    jobs.requeue("j1")
+    waiter = threading.Thread(target=lambda: answers.append(jobs.wait(["j1"], stopped)))
+    waiter.start()
+    stopped.set()
+    database.wake()
+    waiter.join(10)
+    assert answers[1][0].state == State.PENDING
+
+
+def test_marks(database: Database) -> None:
+    assert database.mark("changes") is None
+    database.set_mark("changes", 5)
+    database.set_mark("changes", 7)
+    assert database.mark("changes") == 7
