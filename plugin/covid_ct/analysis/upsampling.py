@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from covid_ct.inference.preprocessing import Box, axis_weights, mask_box, resample_plane
 
@@ -71,7 +71,7 @@ def _grid_crop(labels: NDArray[np.uint8]) -> tuple[tuple[int, int], tuple[int, i
 
 def _axis(
     cells: int, interval: tuple[int, int], crop: tuple[int, int]
-) -> tuple[slice, NDArray[np.float32], NDArray[np.int64]]:
+) -> tuple[slice, sparse.csr_array, NDArray[np.int64]]:
     """Voxels of the CT that a crop of the grid covers, the weights that lead there, and each one's nearest cell."""
     voxels = interval[1] - interval[0]
     scale = cells / voxels

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 Interpolation = Literal["area", "linear"]
 """`area` averages what a larger cell covers (no aliasing); `linear` takes the two nearest cells at whatever scale."""
@@ -123,8 +123,8 @@ def _body_box(index: int, image: NDArray[np.int16], margins: tuple[int, int]) ->
 
 def axis_weights(
     source: int, interval: tuple[float, float], target: int, interpolation: Interpolation = "area"
-) -> NDArray[np.float32]:
-    """Matrix that resamples one axis.
+) -> sparse.csr_array:
+    """Sparse matrix that resamples one axis.
 
     Parameters
     ----------
@@ -139,8 +139,8 @@ def axis_weights(
 
     Returns
     -------
-    NDArray[np.float32]
-        Shape (target, source); to be multiplied from the left.
+    sparse.csr_array
+        float32, shape (target, source); to be multiplied from the left.
     """
     step = (interval[1] - interval[0]) / target
     weights = np.zeros((target, source))
@@ -151,27 +151,28 @@ def axis_weights(
         weights = np.maximum(overlap, 0.0)
         covered = weights.sum(axis=1, keepdims=True)
         weights /= np.where(covered > 0.0, covered, 1.0)
-        return np.asarray(weights, np.float32)
-    centres = interval[0] + step * (np.arange(target) + 0.5) - 0.5
-    inside = np.flatnonzero((centres >= -0.5) & (centres <= source - 0.5))
-    centres = np.clip(centres[inside], 0.0, source - 1.0)
-    lower = np.minimum(centres.astype(int), max(0, source - 2))
-    weights[inside, lower] = 1.0 - (centres - lower)
-    if source > 1:
-        weights[inside, lower + 1] = centres - lower
-    return weights.astype(np.float32)
+    else:
+        centres = interval[0] + step * (np.arange(target) + 0.5) - 0.5
+        inside = np.flatnonzero((centres >= -0.5) & (centres <= source - 0.5))
+        centres = np.clip(centres[inside], 0.0, source - 1.0)
+        lower = np.minimum(centres.astype(int), max(0, source - 2))
+        weights[inside, lower] = 1.0 - (centres - lower)
+        if source > 1:
+            weights[inside, lower + 1] = centres - lower
+    return sparse.csr_array(weights.astype(np.float32))
 
 
-def resample_plane(
-    images: NDArray[Any], rows: NDArray[np.float32], columns: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def resample_plane(images: NDArray[Any], rows: sparse.csr_array, columns: sparse.csr_array) -> NDArray[np.float32]:
     """Resample the last two axes of an array with two matrices of `axis_weights`.
+
+    Sparse and slice by slice: four times faster than dense matrices, and without the threads of a BLAS, which wait
+    for each other for tens of milliseconds as soon as the machine has anything else to do.
 
     Parameters
     ----------
     images: NDArray
         Shape (..., rows, columns).
-    rows, columns: NDArray[np.float32]
+    rows, columns: sparse.csr_array
         Shapes (new rows, rows) and (new columns, columns).
 
     Returns
@@ -179,9 +180,12 @@ def resample_plane(
     NDArray[np.float32]
         Shape (..., new rows, new columns).
     """
-    within: NDArray[np.float32] = np.matmul(rows, images.astype(np.float32, copy=False))
-    resampled: NDArray[np.float32] = np.matmul(within, columns.T)
-    return resampled
+    flat = images.reshape(-1, *images.shape[-2:])
+    resampled = np.empty((len(flat), rows.shape[0], columns.shape[0]), np.float32)
+    for target, image in zip(resampled, flat, strict=True):
+        within = rows @ image.astype(np.float32, copy=False)
+        target[:] = (columns @ np.ascontiguousarray(within.T)).T
+    return resampled.reshape(*images.shape[:-2], *resampled.shape[1:])
 
 
 def resize(images: NDArray[Any], size: tuple[int, int], interpolation: Interpolation = "area") -> NDArray[np.float32]:
@@ -203,21 +207,11 @@ def resize(images: NDArray[Any], size: tuple[int, int], interpolation: Interpola
     height, width = images.shape[-2:]
     if (height, width) == size:
         return images.astype(np.float32)
-    if interpolation == "area" and (height, width) == (2 * size[0], 2 * size[1]):
-        return _halve(images)
     return resample_plane(
         images,
         axis_weights(height, (0, height), size[0], interpolation),
         axis_weights(width, (0, width), size[1], interpolation),
     )
-
-
-def _halve(images: NDArray[Any]) -> NDArray[np.float32]:
-    """Mean of every 2x2 block: what `area` gives at 512 to 256, seven times faster than the matrices."""
-    wide: type[np.generic] = np.int32 if np.issubdtype(images.dtype, np.integer) else np.float32
-    rows = np.add(images[..., 0::2, :], images[..., 1::2, :], dtype=wide)
-    means: NDArray[np.float32] = np.multiply(rows[..., 0::2] + rows[..., 1::2], np.float32(0.25), dtype=np.float32)
-    return means
 
 
 def scale_intensities(

@@ -103,10 +103,11 @@ class Scan:
             stop = min(start + SLICES_AT_ONCE, box.shape[0])
             part = self._cut(model_input, range(box.slices[0] + start, box.slices[0] + stop), box)
             part = np.clip(part, *model_input.clip_hu)
-            touched = np.flatnonzero(depth[:, start:stop].any(axis=1))
+            share = depth[:, start:stop]
+            touched = np.unique(share.nonzero()[0])
             if touched.size:
                 plane = resize(part, (rows, columns), model_input.interpolation).reshape(stop - start, -1)
-                volume[touched[0] : touched[-1] + 1] += depth[touched[0] : touched[-1] + 1, start:stop] @ plane
+                volume[touched] += share[touched] @ plane
         scaled = scale_intensities(
             volume[np.newaxis], model_input.clip_hu, model_input.scale_to, model_input.standardise
         )

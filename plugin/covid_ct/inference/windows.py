@@ -137,11 +137,9 @@ def _predict_windows(model: Model, scan: Scan, tick: Callable[[float], None]) ->
     probabilities = np.empty((len(averaged), box.shape[0], *volume.shape[1:]), np.uint8)
     for start in range(0, box.shape[0], SLICES_AT_ONCE):
         rows = depth[start : start + SLICES_AT_ONCE]
-        probabilities[:, start : start + SLICES_AT_ONCE] = _to_bytes(
-            np.matmul(rows, averaged.reshape(len(averaged), len(volume), -1)).reshape(
-                len(averaged), len(rows), *volume.shape[1:]
-            )
-        )
+        for target, source in zip(probabilities, averaged, strict=True):
+            plane = rows @ source.reshape(len(source), -1)
+            target[start : start + SLICES_AT_ONCE] = _to_bytes(plane).reshape(-1, *source.shape[1:])
     return Prediction(box, probabilities)
 
 
