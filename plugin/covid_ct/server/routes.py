@@ -84,11 +84,13 @@ class Routes:
         self._answer(output, request, "POST", lambda: self._analyze(request))
 
     def list_jobs(self, output: RestOutput, request: dict[str, Any]) -> None:
-        """GET /covid/jobs: identifiers, or with ?expand the jobs themselves."""
-        expand = "expand" in request.get("get", {})
+        """GET /covid/jobs: identifiers, or with ?expand the jobs; with ?series= those of one series, newest first."""
+        arguments = request.get("get", {})
+        expand, series = "expand" in arguments, arguments.get("series")
 
         def jobs() -> list[Any]:
-            return [self._shown(job) if expand else job.id for job in self._jobs.all()]
+            found = self._jobs.of_series(series) if series else self._jobs.all()
+            return [self._shown(job) if expand else job.id for job in found]
 
         self._answer(output, request, "GET", lambda: self._at_desk(jobs))
 
