@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import Findings
-from covid_ct.results import report
+from covid_ct.results import measurement_report, report
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -45,7 +45,8 @@ def build_results(
     Returns
     -------
     list[ResultObject]
-        Segmentations of the lungs and of the lesions (each only where there is any) and the report. The same
+        Segmentations of the lungs and of the lesions (each only where there is any), report
+        and measurement report. The same
         source, models, version and settings give the same bytes.
     """
     uids = ResultUids.of_analysis(
@@ -54,12 +55,17 @@ def build_results(
         settings or {},
     )
     models = {model.role: model for model in findings.models}
-    named = {
-        f"{LUNGS.name}.dcm": segmentation(volume, findings.lungs, LUNGS, models["lungs"], uids),
-        f"{LESIONS.name}.dcm": segmentation(volume, findings.lesions, LESIONS, models["lesions"], uids),
-        f"{report.NAME}.dcm": report.encapsulated_report(volume, findings, uids),
+    segmentations = {
+        LUNGS.name: segmentation(volume, findings.lungs, LUNGS, models["lungs"], uids),
+        LESIONS.name: segmentation(volume, findings.lesions, LESIONS, models["lesions"], uids),
     }
-    return [ResultObject(name, dataset) for name, dataset in named.items() if dataset is not None]
+    present = {name: dataset for name, dataset in segmentations.items() if dataset is not None}
+    named = {
+        **present,
+        report.NAME: report.encapsulated_report(volume, findings, uids),
+        measurement_report.NAME: measurement_report.measurement_report(volume, findings, list(present.values()), uids),
+    }
+    return [ResultObject(f"{name}.dcm", dataset) for name, dataset in named.items()]
 
 
 def write_result(dataset: Dataset, path: Path) -> None:

@@ -219,6 +219,8 @@ class _Page:
 
     def _picture(self, plane: Plane, x: float, width: float, most_height: float) -> float:
         """Draw a plane with its orientation marks into a box from the current height on; returns the box's height."""
+        rows_mm: float
+        columns_mm: float
         rows_mm, columns_mm = plane.hu.shape[0] * plane.spacing[0], plane.hu.shape[1] * plane.spacing[1]
         scale = min(width / columns_mm, most_height / rows_mm)
         shown_width, height = columns_mm * scale, rows_mm * scale
