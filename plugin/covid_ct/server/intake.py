@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from covid_ct.errors import Reason, SeriesRefused
+from covid_ct.series.headers import arrange, check_series
 from covid_ct.server.configuration import Configuration
 from covid_ct.server.database import Database
 from covid_ct.server.deliveries import DeliveryStore
@@ -187,7 +188,14 @@ class Intake:
 
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
         """Why the headers in Orthanc's database forbid the analysis of a series, or nothing."""
-        raise NotImplementedError
+        rules = self.configuration.series_rules
+        series, slices = self.pacs.headers(record)
+        try:
+            check_series(series, rules)
+            arrange(record.uid, slices, rules)
+        except SeriesRefused as refusal:
+            return refusal
+        return None
 
     def _job(self, record: SeriesRecord, trigger: Trigger) -> Job:
         return Job(job_id(record.instances, self.fingerprint), record.id, record.uid, trigger)

@@ -3,7 +3,7 @@
 import json
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covid_ct.errors import CovidCtError
+from covid_ct.series.headers import SeriesHeader, SliceHeader
 from covid_ct.server.sdk import Orthanc
 
 FINDINGS_ATTACHMENT = 4217
@@ -160,6 +161,39 @@ class Pacs:
             stable=bool(answer["IsStable"]),
         )
 
+    def headers(self, record: SeriesRecord) -> tuple[SeriesHeader, list[SliceHeader]]:
+        """The headers of a series as far as Orthanc's database has them; size and spacing are those of one image.
+
+        Numbers that are missing or none are NaN, so that `arrange` refuses them.
+
+        Raises
+        ------
+        NotFoundError
+            If the series is gone.
+        """
+        image = self._get(f"/instances/{record.instances[0]}/simplified-tags")
+        series = SeriesHeader(
+            series_uid=record.uid,
+            modality=record.modality,
+            sop_class_uid=_text(image, "SOPClassUID"),
+            manufacturer=record.manufacturer,
+            model_name=_text(image, "ManufacturerModelName"),
+            image_type=tuple(_text(image, "ImageType").split("\\")),
+            slices=len(record.instances),
+        )
+        positions = [instance["MainDicomTags"] for instance in self._get(f"/series/{record.id}/instances")]
+        slices = [
+            SliceHeader(
+                position=_numbers(tags, "ImagePositionPatient"),
+                orientation=_numbers(tags, "ImageOrientationPatient"),
+                pixel_spacing=_numbers(image, "PixelSpacing"),
+                rows=_numbers(image, "Rows")[0],
+                columns=_numbers(image, "Columns")[0],
+            )
+            for tags in positions
+        ]
+        return series, slices
+
     def metadata(self, instance: str, name: str) -> str:
         """One metadata of an instance, or nothing where it has none."""
         try:
@@ -299,6 +333,18 @@ class Pacs:
         """Called AE title and resources that one of Orthanc's own jobs sent; an empty title where it sent nothing."""
         content = self._get(f"/jobs/{job}").get("Content", {})
         return str(content.get("RemoteAet", "")), [str(item) for item in content.get("ParentResources", [])]
+
+
+def _text(tags: Mapping[str, Any], keyword: str) -> str:
+    value = tags.get(keyword, "")
+    return value if isinstance(value, str) else ""
+
+
+def _numbers(tags: Mapping[str, Any], keyword: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in _text(tags, keyword).split("\\"))
+    except ValueError:
+        return (float("nan"),)
 
 
 def _addresses(host: str) -> set[str]:
