@@ -168,13 +168,13 @@
     study: {
       key: 'Study',
       async analyzed(uuid, answer) {
-        const series = await ask('GET', `/studies/${uuid}/series`);
+        const series = await ask('GET', `/studies/${uuid}/series?expand`);
         const names = new Map(series.map((one) => [one.ID, descriptionOf(one)]));
         const jobs = await Promise.all(answer.map((one) => ask('GET', one.Path)));
         return jobs.map((job) => ({ job: job.ID, heading: names.get(job.Content.Series) || 'Series' }));
       },
       async earlier(uuid) {
-        const series = await ask('GET', `/studies/${uuid}/series`);
+        const series = await ask('GET', `/studies/${uuid}/series?expand`);
         return series
           .filter((one) => one.MainDicomTags.Modality === 'CT')
           .map((one) => ({ series: one.ID, heading: descriptionOf(one) }));
