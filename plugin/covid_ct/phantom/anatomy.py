@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from covid_ct.phantom.fields import GRID, Array, Canvas, Texture, coverage, ellipsoid, grid_z, pixel_centres, profile
+from covid_ct.phantom.fields import (
+    GRID,
+    Array,
+    Canvas,
+    Texture,
+    coverage,
+    ellipsoid,
+    grid_z,
+    mix,
+    pixel_centres,
+    profile,
+)
 from covid_ct.phantom.lesions import Patch, patch_coverage, place_patches, single_slice_patches
 from covid_ct.phantom.lungs import (
     cavity_distance,
@@ -101,7 +112,7 @@ def build_anatomy(seed: int, lesions: Lesions) -> Anatomy:
         for points, radii in windpipe_points():
             canvas.paint_rod(points, radii, -985)
 
-        glass, solid = patch_coverage(patches, z, y, x, fine, chunk)
+        glass, solid = patch_coverage(patches, (z, y, x), fine[chunk])
         anatomy.lung[chunk] = lung
         anatomy.ground_glass[chunk] = glass * lung
         anatomy.consolidation[chunk] = solid * lung
@@ -136,7 +147,7 @@ def _paint_body(canvas: Canvas, z: Array, y: Array, x: Array, grain: Array) -> N
     skin = (1 - 1 / reach) * np.sqrt(x * x + (y - middle) ** 2)
     body = coverage(skin)
     canvas.hu[:] += body * (10 - canvas.hu)
-    canvas.hu[:] += coverage(skin + 2.2) * (-102 + 4 * grain - canvas.hu)
+    mix(canvas.hu, skin + 2.2, -102 + 4 * grain)
 
     inner = cavity_distance(z, y, x)
     # The muscles of back and shoulders are thicker than those between the ribs.
@@ -145,8 +156,8 @@ def _paint_body(canvas: Canvas, z: Array, y: Array, x: Array, grain: Array) -> N
     thickness = 15 + 22 * back + 10 * pectoral + 110 * np.clip((z - 10) / 95, 0, 1) ** 2
     muscle = np.maximum(inner - thickness, skin + 9)
     strands = 46 + 7 * grain - 130 * np.clip(grain - 1.5, 0, 1)
-    canvas.hu[:] += coverage(muscle) * (strands - canvas.hu)
-    canvas.hu[:] += coverage(inner) * (-98 + 4 * grain - canvas.hu)
+    mix(canvas.hu, muscle, strands)
+    mix(canvas.hu, inner, -98 + 4 * grain)
 
 
 def _paint_abdomen(canvas: Canvas, z: Array, y: Array, x: Array) -> None:
@@ -158,18 +169,18 @@ def _paint_abdomen(canvas: Canvas, z: Array, y: Array, x: Array) -> None:
     below_right = np.maximum(0.7 * (z - right_dome), inner + 2)
     below_left = np.maximum(0.7 * (z - left_dome), inner + 2)
     dome = np.minimum(np.maximum(below_right, x - 2), np.maximum(below_left, 2 - x))
-    canvas.hu[:] += coverage(np.maximum(dome, -dome - 3)) * (48 - canvas.hu)
+    mix(canvas.hu, np.maximum(dome, -dome - 3), 48)
     liver = np.maximum(below_right + 2, x - 28 - 0.35 * (z + 90))
-    liver = np.maximum(liver, -ellipsoid(z, y, x, (-175, 62, -55), (40, 34, 36)))
-    canvas.hu[:] += coverage(liver) * (58 - canvas.hu)
+    liver = np.maximum(liver, -ellipsoid((z, y, x), (-175, 62, -55), (40, 34, 36)))
+    mix(canvas.hu, liver, 58)
     left = below_left + 3
-    stomach = np.maximum(ellipsoid(z, y, x, (-125, -22, 62), (48, 48, 44)), left)
-    canvas.hu[:] += coverage(stomach) * (48 - canvas.hu)
-    filling = np.maximum(ellipsoid(z, y, x, (-125, -22, 62), (44, 44, 40)), left + 4)
-    canvas.hu[:] += coverage(filling) * (18 - canvas.hu)
-    canvas.hu[:] += coverage(np.maximum(filling, y + 34)) * (-990 - canvas.hu)
-    spleen = np.maximum(ellipsoid(z, y, x, (-122, 46, 98), (38, 38, 30)), left)
-    canvas.hu[:] += coverage(spleen) * (48 - canvas.hu)
+    stomach = np.maximum(ellipsoid((z, y, x), (-125, -22, 62), (48, 48, 44)), left)
+    mix(canvas.hu, stomach, 48)
+    filling = np.maximum(ellipsoid((z, y, x), (-125, -22, 62), (44, 44, 40)), left + 4)
+    mix(canvas.hu, filling, 18)
+    mix(canvas.hu, np.maximum(filling, y + 34), -990)
+    spleen = np.maximum(ellipsoid((z, y, x), (-122, 46, 98), (38, 38, 30)), left)
+    mix(canvas.hu, spleen, 48)
     for side in (-1, 1):
         canvas.paint_ellipsoid((-185, 52, side * 56), (46, 22, 26), 32)
 
@@ -179,7 +190,7 @@ def _paint_mediastinum(canvas: Canvas, z: Array, y: Array, x: Array) -> None:
     heart = heart_distance(z, y, x) + 5
     right_dome, _ = diaphragm_height(y, x)
     heart = np.maximum(heart, np.where(z < -75, 0.5 * (right_dome - z), -9))
-    canvas.hu[:] += coverage(heart.astype(np.float32)) * (42 - canvas.hu)
+    mix(canvas.hu, heart.astype(np.float32), 42)
     # Ascending aorta, arch and descending aorta.
     aorta = [(-10, -14, -4), (25, -22, -14), (50, -14, -8), (60, 8, 8), (52, 34, 19), (30, 41, 21), (-60, 42, 20)]
     canvas.paint_rod([*aorta, (-210, 34, 10)], [15, 16, 15, 14, 13, 12.5, 12, 10], 44)
@@ -209,21 +220,21 @@ def _paint_skeleton(canvas: Canvas, z: Array, y: Array, x: Array, grain: Array) 
     rib = np.maximum(rib, -190 - level + 18 * angle)
     cartilage = np.clip((0.75 - angle) / 0.1, 0, 1)
     marrow = 200 + 60 * grain
-    canvas.hu[:] += coverage(rib) * ((1 - cartilage) * 680 + cartilage * 110 - canvas.hu)
-    canvas.hu[:] += coverage(rib + 1.8) * ((1 - cartilage) * marrow + cartilage * 95 - canvas.hu)
+    mix(canvas.hu, rib, (1 - cartilage) * 680 + cartilage * 110)
+    mix(canvas.hu, rib + 1.8, (1 - cartilage) * marrow + cartilage * 95)
 
     _paint_spine(canvas, grain)
     _, depth, _ = cavity_profile(z)
     breastbone = np.maximum(np.abs(x) - 15 - 8 * np.clip((z - 50) / 20, 0, 1), np.abs(y - middle + depth + 7) - 5.5)
     breastbone = np.maximum(breastbone, np.abs(z - 15) - 72).astype(np.float32)
-    canvas.hu[:] += coverage(breastbone) * (380 - canvas.hu)
-    canvas.hu[:] += coverage(breastbone + 1.8) * (150 + 30 * grain - canvas.hu)
+    mix(canvas.hu, breastbone, 380)
+    mix(canvas.hu, breastbone + 1.8, 150 + 30 * grain)
 
     blade_centre = 92 + 0.12 * (z - 60)
     plate = np.abs(inner - 19 - 0.10 * (z - 40)) - 2.6
     blade = np.maximum(plate, np.abs(np.abs(x) - blade_centre) - profile(z, (-30, 60, 130), (4, 34, 22)))
     blade = np.maximum(np.maximum(blade, 14 - y), np.abs(z - 55) - 72).astype(np.float32)
-    canvas.hu[:] += coverage(blade) * (480 - canvas.hu)
+    mix(canvas.hu, blade, 480)
     for side in (-1, 1):
         clavicle = [(92, -52, side * 20), (112, -40, side * 75), (128, -12, side * 130)]
         canvas.paint_rod(clavicle, [6.5, 5.5, 6], 620)
@@ -237,24 +248,21 @@ def _paint_spine(canvas: Canvas, grain: Array) -> None:
     part = canvas.window((-1000, 20, -45), (1000, 125, 45))
     if part is None:
         return
-    z, y, x, hu = part.z, part.y, part.x, part.hu
-    across = pixel_centres(GRID)
-    rows, columns = (slice(*np.searchsorted(across, [axis.min(), axis.max() + 0.1])) for axis in (y, x))
-    marrow = grain[:, rows, columns]
+    (z, y, x), hu, marrow = part.at, part.hu, grain[part.box]
     spine_y = np.float32(58) - np.clip((z - 40) * np.float32(0.12), 0, 20)
     from_disc = np.abs(np.mod(z, 25) - 12.5)
     body = np.sqrt((x / 17) ** 2 + ((y - spine_y) / 14) ** 2) * 15 - 15 + 1.2 * np.cos(from_disc / 4)
     vertebra = np.maximum(body, 3 - from_disc).astype(np.float32)
-    hu += coverage(body.astype(np.float32)) * (80 - hu)
-    hu += coverage(vertebra) * (430 - hu)
-    hu += coverage(vertebra + 2) * (170 + 35 * marrow - hu)
+    mix(hu, body.astype(np.float32), 80)
+    mix(hu, vertebra, 430)
+    mix(hu, vertebra + 2, 170 + 35 * marrow)
     arch = np.sqrt((x / 15) ** 2 + ((y - spine_y - 22) / 12) ** 2) * 13 - 13
     process = np.maximum(np.abs(x) - 3.5, np.abs(y - spine_y - 40) - 13)
     wing = np.maximum(np.abs(np.abs(x) - 22) - 12, np.abs(y - spine_y - 18 - 0.3 * np.abs(x)) - 5)
     wing = np.maximum(wing, np.abs(from_disc - 8) - 4)
     process = np.maximum(np.minimum(process, wing), 3.5 - from_disc)
     behind = np.minimum(arch, process).astype(np.float32)
-    hu += coverage(behind) * (420 - hu)
-    hu += coverage(behind + 2.2) * (220 + 40 * marrow - hu)
+    mix(hu, behind, 420)
+    mix(hu, behind + 2.2, 220 + 40 * marrow)
     canal = np.sqrt((x / 10) ** 2 + ((y - spine_y - 21) / 8) ** 2) * 9 - 9
-    hu += coverage(canal.astype(np.float32)) * (25 - hu)
+    mix(hu, canal.astype(np.float32), 25)

@@ -33,18 +33,17 @@ def to_datasets(phantom: Phantom) -> list[Dataset]:
         With file meta information and pixel data (Explicit VR Little Endian), by instance number. The UIDs depend on
         the phantom's options and on this package's version alone.
     """
-    rows, columns = phantom.hu.shape[1:]
     stored = (phantom.hu.astype(np.int32) - RESCALE_INTERCEPT).astype("<u2")
     order = range(len(stored) - 1, -1, -1) if phantom.options.reversed_order else range(len(stored))
     datasets = []
     for number, index in enumerate(order, start=1):
-        dataset = _common_header(phantom)
+        dataset = _series_header(phantom)
+        _add_image_header(dataset, phantom)
         position = phantom.affine @ np.array([index, 0, 0, 1.0])
         dataset.SOPInstanceUID = _uid(phantom, f"instance {index}")
         dataset.InstanceNumber = number
         dataset.ImagePositionPatient = [_number(value) for value in position[:3]]
         dataset.SliceLocation = _number(position[2])
-        dataset.Rows, dataset.Columns = rows, columns
         dataset.PixelData = stored[index].tobytes()
         dataset["PixelData"].VR = "OW"
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -84,8 +83,8 @@ def _number(value: float) -> str:
     return format_number_as_ds(round(float(value), 6) + 0.0)
 
 
-def _common_header(phantom: Phantom) -> Dataset:
-    """What all images of the series say, from the patient to the rescale."""
+def _series_header(phantom: Phantom) -> Dataset:
+    """What all images of the series say of patient, study, series and scanner."""
     options = phantom.options
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
@@ -127,15 +126,21 @@ def _common_header(phantom: Phantom) -> Dataset:
     dataset.StudyID = "1"
     dataset.SeriesNumber = 1
     dataset.AcquisitionNumber = 1
+    return dataset
+
+
+def _add_image_header(dataset: Dataset, phantom: Phantom) -> None:
+    """Add what all images of the series say of their geometry and pixels."""
     row_cosine, column_cosine = phantom.affine[:3, 2], phantom.affine[:3, 1]
     dataset.ImageOrientationPatient = [
         _number(value) for cosine in (row_cosine, column_cosine) for value in cosine / np.linalg.norm(cosine)
     ]
     dataset.FrameOfReferenceUID = _uid(phantom, "frame of reference")
     dataset.PositionReferenceIndicator = ""
+    dataset.Rows, dataset.Columns = phantom.hu.shape[1:]
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.PixelSpacing = [_number(FIELD_OF_VIEW_MM / options.matrix)] * 2
+    dataset.PixelSpacing = [_number(FIELD_OF_VIEW_MM / phantom.options.matrix)] * 2
     dataset.BitsAllocated = 16
     dataset.BitsStored = 12
     dataset.HighBit = 11
@@ -145,4 +150,3 @@ def _common_header(phantom: Phantom) -> Dataset:
     dataset.RescaleIntercept = str(RESCALE_INTERCEPT)
     dataset.RescaleSlope = "1"
     dataset.RescaleType = "HU"
-    return dataset

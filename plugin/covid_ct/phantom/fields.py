@@ -6,12 +6,21 @@ z to the head. Arrays are in the order (z, y, x). A signed distance is in mm and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline, PchipInterpolator
 
-Array = NDArray[np.float32]
+Array: TypeAlias = Any
+"""An array of float32, in shapes that broadcast; numpy's types cannot follow it through arithmetic."""
+
+Place: TypeAlias = Sequence[float]
+"""A point, or three lengths, in mm as (z, y, x)."""
+
+Points: TypeAlias = tuple[Array, Array, Array]
+"""Coordinates (z, y, x) in mm that broadcast with each other."""
 
 FIELD_OF_VIEW_MM = 358.4
 """Width and depth in mm of the images."""
@@ -24,6 +33,9 @@ PIXEL_MM = FIELD_OF_VIEW_MM / GRID
 
 STEP_MM = 2.0
 """Distance in mm between the drawing grid's slices."""
+
+MARGIN_MM = 3.0
+"""Width in mm around a shape that its partial volume surely stays within."""
 
 HEIGHT_MM = 400.0
 """Height in mm of the drawn part of the body; beyond its ends the last slice goes on."""
@@ -46,9 +58,9 @@ def profile(z: Array, heights: Sequence[float], values: Sequence[float]) -> Arra
     return np.asarray(PchipInterpolator(heights, values)(inside), np.float32)
 
 
-def coverage(distance: Array, softness_mm: float = PIXEL_MM) -> Array:
+def coverage(distance: Array) -> Array:
     """Fraction 0-1 of a voxel inside a surface at this signed distance: the partial volume effect."""
-    return np.clip(0.5 - distance / np.float32(softness_mm), 0, 1)
+    return np.clip(0.5 - distance / np.float32(PIXEL_MM), 0, 1)
 
 
 def smooth_max(first: Array, second: Array, rounding_mm: float) -> Array:
@@ -61,25 +73,23 @@ def smooth_min(first: Array, second: Array, rounding_mm: float) -> Array:
     return -smooth_max(-first, -second, rounding_mm)
 
 
-def ellipsoid(z: Array, y: Array, x: Array, centre: Sequence[float], radii: Sequence[float]) -> Array:
-    """Signed distance, right near the surface, to an ellipsoid; centre and radii as (z, y, x)."""
-    terms = [((axis - c) / r) ** 2 for axis, c, r in zip((z, y, x), centre, radii, strict=True)]
+def ellipsoid(at: Points, centre: Place, radii: Place) -> Array:
+    """Signed distance, right near the surface, to an ellipsoid."""
+    terms = [((axis - c) / r) ** 2 for axis, c, r in zip(at, centre, radii, strict=True)]
     return ((np.sqrt(terms[0] + terms[1] + terms[2]) - 1) * min(radii)).astype(np.float32)
 
 
-def capsule(
-    z: Array, y: Array, x: Array, start: Sequence[float], end: Sequence[float], radii: Sequence[float]
-) -> Array:
-    """Signed distance to a rod with round ends from `start` to `end` as (z, y, x), its radius going from one to another."""
+def rod(at: Points, start: Place, end: Place, radii: tuple[float, float]) -> Array:
+    """Signed distance to a rod with round ends whose radius goes from one value at `start` to another at `end`."""
     axis = np.subtract(end, start)
-    along = ((z - start[0]) * axis[0] + (y - start[1]) * axis[1] + (x - start[2]) * axis[2]) / float(axis @ axis)
+    along = sum((c - s) * a for c, s, a in zip(at, start, axis, strict=True)) / float(axis @ axis)
     t = np.clip(along, 0, 1)
-    squared = sum((c - s - t * a) ** 2 for c, s, a in zip((z, y, x), start, axis, strict=True))
+    squared = sum((c - s - t * a) ** 2 for c, s, a in zip(at, start, axis, strict=True))
     return (np.sqrt(squared) - (radii[0] + t * (radii[1] - radii[0]))).astype(np.float32)
 
 
 def linear_neighbours(at: Array, origin: float, step: float, count: int) -> tuple[NDArray[np.intp], Array]:
-    """For linear interpolation between `count` samples from `origin` on: the lower sample, and the upper one's share."""
+    """For linear interpolation between `count` samples from `origin` on: the lower one, and the upper one's share."""
     index = np.clip((np.asarray(at, np.float64) - origin) / step, 0, count - 1)
     lower = np.minimum(index.astype(np.intp), count - 2)
     return lower, (index - lower).astype(np.float32)
@@ -139,41 +149,59 @@ class Canvas:
     z: Array
     hu: Array
 
-    def window(self, low: Sequence[float], high: Sequence[float]) -> "Window | None":
-        """The part of the canvas within a box from `low` to `high` as (z, y, x) in mm, or None where there is none."""
+    def window(self, low: Place, high: Place) -> "Window | None":
+        """The part of the canvas within a box from `low` to `high`, or None where there is none."""
         across = pixel_centres(GRID)
-        ranges = [
+        rz, ry, rx = (
             slice(int(np.searchsorted(axis, lo)), int(np.searchsorted(axis, hi)))
             for axis, lo, hi in zip((self.z, across, across), low, high, strict=True)
-        ]
-        if any(r.start >= r.stop for r in ranges):
+        )
+        if any(r.start >= r.stop for r in (rz, ry, rx)):
             return None
-        rz, ry, rx = ranges
-        return Window(self.z[rz, None, None], across[None, ry, None], across[None, None, rx], self.hu[rz, ry, rx])
+        at = (self.z[rz, None, None], across[None, ry, None], across[None, None, rx])
+        return Window((rz, ry, rx), at, self.hu[rz, ry, rx])
 
-    def paint_ellipsoid(self, centre: Sequence[float], radii: Sequence[float], hu: float) -> None:
-        """Fill an ellipsoid; centre and radii as (z, y, x) in mm."""
-        reach = np.asarray(radii) + 3
-        if part := self.window(np.subtract(centre, reach), np.add(centre, reach)):
-            part.paint(ellipsoid(part.z, part.y, part.x, centre, radii), hu)
+    def paint_ellipsoid(self, centre: Place, radii: Place, hu: float) -> None:
+        """Fill an ellipsoid."""
+        low, high = zip(
+            *[(c - r - MARGIN_MM, c + r + MARGIN_MM) for c, r in zip(centre, radii, strict=True)], strict=True
+        )
+        if part := self.window(low, high):
+            part.paint(ellipsoid(part.at, centre, radii), hu)
 
-    def paint_rod(self, points: Sequence[Sequence[float]], radii: Sequence[float], hu: float) -> None:
-        """Fill a bent rod through points as (z, y, x) in mm, one radius in mm for each point."""
-        for start, end, near, far in zip(points, points[1:], radii, radii[1:], strict=False):
-            reach = max(near, far) + 3
-            if part := self.window(np.minimum(start, end) - reach, np.maximum(start, end) + reach):
-                part.paint(capsule(part.z, part.y, part.x, start, end, (near, far)), hu)
+    def paint_rod(self, points: Sequence[Place], radii: Sequence[float], hu: float) -> None:
+        """Fill a bent rod through points, with one radius in mm for each of them."""
+        for (start, near), (end, far) in pairwise(zip(points, radii, strict=True)):
+            reach = max(near, far) + MARGIN_MM
+            low = [min(pair) - reach for pair in zip(start, end, strict=True)]
+            high = [max(pair) + reach for pair in zip(start, end, strict=True)]
+            if part := self.window(low, high):
+                part.paint(rod(part.at, start, end, (near, far)), hu)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A box of a canvas with its coordinates, ready to broadcast."""
+    """A box of a canvas.
 
-    z: Array
-    y: Array
-    x: Array
+    Attributes
+    ----------
+    box: tuple[slice, slice, slice]
+        Which part of the canvas.
+    at: Points
+        Its voxels' centres.
+    hu: Array
+        A view of the canvas.
+    """
+
+    box: tuple[slice, slice, slice]
+    at: Points
     hu: Array
 
-    def paint(self, distance: Array, hu: Array | float, softness_mm: float = PIXEL_MM) -> None:
+    def paint(self, distance: Array, hu: Array | float) -> None:
         """Mix `hu` in where the signed distance says inside."""
-        self.hu[:] += coverage(distance, softness_mm) * (hu - self.hu)
+        mix(self.hu, distance, hu)
+
+
+def mix(canvas: Array, distance: Array, hu: Array | float) -> None:
+    """Mix `hu` into an array in place, where the signed distance says inside."""
+    canvas += coverage(distance) * (hu - canvas)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from covid_ct.phantom.fields import Array, Texture
+from covid_ct.phantom.fields import Array, Points
 from covid_ct.phantom.lungs import cavity_distance
 from covid_ct.phantom.vessels import points_in_lung
 
@@ -31,9 +31,9 @@ class Patch:
     radii: tuple[float, float, float]
     consolidated: bool
 
-    def depth(self, z: Array, y: Array, x: Array) -> Array:
+    def depth(self, at: Points) -> Array:
         """How deep inside as a fraction of the radius: 1 in the middle, 0 on the smooth edge, negative outside."""
-        terms = [((axis - c) / r) ** 2 for axis, c, r in zip((z, y, x), self.centre, self.radii, strict=True)]
+        terms = [((axis - c) / r) ** 2 for axis, c, r in zip(at, self.centre, self.radii, strict=True)]
         return np.asarray(1 - np.sqrt(terms[0] + terms[1] + terms[2]), np.float32)
 
 
@@ -81,32 +81,28 @@ def single_slice_patches() -> list[Patch]:
     ]
 
 
-def patch_coverage(
-    patches: list[Patch], z: Array, y: Array, x: Array, roughness: Texture, chunk: slice
-) -> tuple[Array, Array]:
+def patch_coverage(patches: list[Patch], at: Points, roughness: Array) -> tuple[Array, Array]:
     """Fraction 0-1 of each voxel that is ground glass, and that is consolidation; the lung's edge is not regarded.
 
     Parameters
     ----------
     patches: list[Patch]
-    z, y, x: Array
-        Coordinates in mm that broadcast to the chunk's shape.
-    roughness: Texture
-        Roughens the edges.
-    chunk: slice
-        Which of the drawing grid's slices these are.
+    at: Points
+        The voxels' centres; the heights of a few neighbouring slices.
+    roughness: Array
+        Random field of deviation 1 on these voxels that roughens the edges.
 
     Returns
     -------
     tuple[Array, Array]
         Ground glass with soft edges and consolidation with sharper ones; they never sum to more than 1.
     """
-    shape = np.broadcast_shapes(z.shape, y.shape, x.shape)
-    deepest = {kind: np.full(shape, -9, np.float32) for kind in (False, True)}
+    heights = at[0]
+    deepest = {kind: np.full(roughness.shape, -9, np.float32) for kind in (False, True)}
     for patch in patches:
-        if abs(float(z.mean()) - patch.centre[0]) < 1.6 * patch.radii[0] + float(np.ptp(z)):
-            np.maximum(deepest[patch.consolidated], patch.depth(z, y, x), out=deepest[patch.consolidated])
-    rough = np.float32(0.16) * roughness[chunk]
+        if abs(float(heights.mean()) - patch.centre[0]) < 1.6 * patch.radii[0] + float(np.ptp(heights)):
+            np.maximum(deepest[patch.consolidated], patch.depth(at), out=deepest[patch.consolidated])
+    rough = np.float32(0.16) * roughness
     glass = np.clip(0.5 + 3.0 * (deepest[False] + rough), 0, 1)
     solid = np.clip(0.5 + 5.0 * (deepest[True] + rough), 0, 1)
     return glass * (1 - solid), solid

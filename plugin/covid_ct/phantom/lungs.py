@@ -51,7 +51,7 @@ def heart_distance(z: Array, y: Array, x: Array) -> Array:
     """Signed distance in mm to the heart with its fat, which dents the left lung."""
     turned_x, turned_y = 0.85 * x + 0.45 * y, 0.9 * y - 0.35 * x
     middle_x, middle_y = 0.85 * _HEART[2] + 0.45 * _HEART[1], 0.9 * _HEART[1] - 0.35 * _HEART[2]
-    return ellipsoid(z, turned_y, turned_x, (_HEART[0], middle_y, middle_x), _HEART_RADII)
+    return ellipsoid((z, turned_y, turned_x), (_HEART[0], middle_y, middle_x), _HEART_RADII)
 
 
 def mediastinum_distance(z: Array, y: Array, x: Array) -> Array:
@@ -64,7 +64,7 @@ def mediastinum_distance(z: Array, y: Array, x: Array) -> Array:
     aorta = np.sqrt((x - 20) ** 2 + (y - 42) ** 2) - np.where(z < 48, 15, 0).astype(np.float32)
     distance = smooth_min(distance, aorta.astype(np.float32), 4)
     for hilum in (HILUM_RIGHT, HILUM_LEFT):
-        distance = smooth_min(distance, ellipsoid(z, y, x, hilum, (24, 15, 13)), 6)
+        distance = smooth_min(distance, ellipsoid((z, y, x), hilum, (24, 15, 13)), 6)
     return distance
 
 

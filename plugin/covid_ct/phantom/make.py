@@ -136,7 +136,7 @@ def make_phantom(options: PhantomOptions | None = None) -> Phantom:
     for axis in _flipped_axes(options):
         affine[:3, 3] += affine[:3, axis] * (hu.shape[axis] - 1)
         affine[:3, axis] *= -1
-        hu, lungs, lesions = (np.flip(array, axis) for array in (hu, lungs, lesions))
+        hu, lungs, lesions = np.flip(hu, axis), np.flip(lungs, axis), np.flip(lesions, axis)
     voxel_ml = options.spacing_mm * pixel**2 / 1000
     return Phantom(options, hu, affine, PhantomTruth(lungs, lesions, voxel_ml))
 
@@ -209,7 +209,7 @@ def _shifted(noises: list[Array], rng: np.random.Generator) -> Array:
 
 
 def _noise(rng: np.random.Generator, matrix: int) -> Array:
-    """Noise of deviation 1 with the grain of a standard chest kernel: little at low frequencies, none at the highest."""
+    """Noise of deviation 1 with the grain of a standard chest kernel: little at low frequencies, none at the top."""
     white = rng.standard_normal((matrix, matrix), np.float32)
     grain_px = 0.75 * matrix / FIELD_OF_VIEW_MM
     grain = gaussian_filter(white, grain_px, mode="wrap") - 0.75 * gaussian_filter(white, 2.2 * grain_px, mode="wrap")

@@ -5,12 +5,11 @@ Coordinates and conventions are those of `fields`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from covid_ct.phantom.fields import GRID, PIXEL_MM, STEP_MM, Array, grid_z, pixel_centres
+from covid_ct.phantom.fields import GRID, PIXEL_MM, STEP_MM, Array, Place, grid_z, pixel_centres
 from covid_ct.phantom.lungs import HILUM_LEFT, HILUM_RIGHT, lung_distances
 
 MURRAY = 2.7
@@ -47,13 +46,12 @@ def points_in_lung(right: bool, count: int, margin_mm: float, rng: np.random.Gen
     return found[:count]
 
 
-def grow(root: Sequence[float], targets: NDArray[np.float32], tip_mm: float, rng: np.random.Generator) -> Tree:
+def grow(root: Place, targets: NDArray[np.float32], tip_mm: float, rng: np.random.Generator) -> Tree:
     """Tree from a root to all targets: each joins, nearest first, where it adds least to the length of its way.
 
     Parameters
     ----------
-    root: Sequence[float]
-        As (z, y, x) in mm.
+    root: Place
     targets: NDArray[np.float32]
         Shape (count, 3), the tips.
     tip_mm: float
@@ -127,7 +125,7 @@ def draw(trees: Sequence[Tree]) -> Array:
     return drawn
 
 
-def _outer_sum(terms: NDArray[Any]) -> NDArray[Any]:
+def _outer_sum(terms: Array) -> Array:
     """Sum over a box of what each axis adds: from shape (n, 3, k) to (n, k, k, k)."""
     return terms[:, 0, :, None, None] + terms[:, 1, None, :, None] + terms[:, 2, None, None, :]
 
@@ -143,7 +141,7 @@ def lung_trees(rng: np.random.Generator) -> tuple[list[Tree], list[Tree]]:
     vessels, bronchi = [], []
     for right, hilum in ((True, HILUM_RIGHT), (False, HILUM_LEFT)):
         count = 1800 if right else 1550
-        below = np.subtract(hilum, (16.0, 4.0, 0.0))
+        below = (hilum[0] - 16, hilum[1] - 4, hilum[2])
         vessels.append(grow(hilum, points_in_lung(right, count, 2.5, rng), 0.5, rng))
         vessels.append(grow(below, points_in_lung(right, count, 3.5, rng), 0.48, rng))
         tips = points_in_lung(right, 45, 15, rng)
