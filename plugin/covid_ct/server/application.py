@@ -57,7 +57,7 @@ class Application:
             orthanc.LogWarning(f"covid-ct {__version__} is ready. {RESEARCH_USE_ONLY}")
         self.routes = Routes(
             self._pacs,
-            self._analysis and self._analysis.intake,
+            self._analysis.intake if self._analysis else None,
             self._status,
             self._problem,
         )
@@ -128,6 +128,8 @@ class _Analysis:
 
     def start(self) -> None:
         """Take up what an earlier run left, then work."""
+        for warning in self._analyzer.warnings:
+            self._log(warning)
         self.jobs.recover()
         for thread in self._threads:
             thread.start()
@@ -139,8 +141,9 @@ class _Analysis:
     def stop(self) -> None:
         """End all threads; jobs that have not ended go on after the next start."""
         self._told.put(None)
-        for thread in (*self._workers, self._courier):
-            thread.stop()
+        for worker in self._workers:
+            worker.stop()
+        self._courier.stop()
         self._database.wake()
         for thread in self._threads:
             if thread.is_alive():
@@ -165,6 +168,7 @@ class _Analysis:
                 }
                 for model in self._analyzer.identities
             ],
+            "ProviderWarnings": list(self._analyzer.warnings),
             "Automatic": self._configuration.automatic,
             "AETitles": list(self._configuration.aet_titles),
             "Destinations": list(self._configuration.destinations),

@@ -232,7 +232,8 @@ class Pacs:
             raise ValueError("the image is not of one channel of 8 or 16 bits")
         rows, columns, pitch = image.GetImageHeight(), image.GetImageWidth(), image.GetImagePitch()
         lines = np.frombuffer(image.GetImageBuffer(), np.uint8).reshape(rows, pitch)
-        return lines[:, : columns * kind.itemsize].copy().view(kind)
+        values: NDArray[np.integer[Any]] = lines[:, : columns * kind.itemsize].copy().view(kind)
+        return values
 
     def store(self, dicom: bytes) -> dict[str, str]:
         """Store a DICOM file; one that is already there is left as it is.
@@ -355,7 +356,7 @@ def _addresses(host: str) -> set[str]:
         return {host}
 
 
-PIXEL_TYPES = {
+PIXEL_TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.uint8),  # GRAYSCALE8
     2: np.dtype("<u2"),  # GRAYSCALE16
     3: np.dtype("<i2"),  # SIGNED_GRAYSCALE16

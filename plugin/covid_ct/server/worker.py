@@ -184,7 +184,7 @@ class Worker(threading.Thread):
                 volume, lambda stage, fraction: self._progress(job, "analysing", fraction, stage), checked
             )
         with self._stage(job, "writing"), self._outbox.filling(job.id) as folder:
-            for result in build_results(volume, findings, self._analyzer.settings):
+            for result in build_results(volume, findings, {"models": self._analyzer.fingerprint}):
                 write_result(result.dataset, folder / result.name)
             (folder / FINDINGS_FILE).write_text(json.dumps(findings.to_dict()))
 

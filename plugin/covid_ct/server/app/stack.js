@@ -1,0 +1,187 @@
+// A series of images as a stack of slices: their order, how they lie in the patient, and their pixels.
+
+import { getBytes, getJson } from './orthanc.js';
+
+const PARALLEL_REQUESTS = 4;
+const MEMORY_BYTES = 384 * 2 ** 20; // slices that are kept; a phone has no more to spare
+
+const ARRAYS = { '|u1': Uint8Array, '<u2': Uint16Array, '<i2': Int16Array, '<f4': Float32Array };
+
+function numbers(text) {
+  return (text || '').split('\\').map(Number);
+}
+
+function dot(a, b) {
+  return a.reduce((sum, value, axis) => sum + value * b[axis], 0);
+}
+
+function cross(a, b) {
+  return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+}
+
+/** Letters of a direction in the patient, such as "L" or, between two axes, "LP"; coordinates are DICOM's LPS. */
+export function letters(direction) {
+  const names = ['RL', 'AP', 'FH'];
+  return [0, 1, 2]
+    .filter((axis) => Math.abs(direction[axis]) > 0.3)
+    .sort((a, b) => Math.abs(direction[b]) - Math.abs(direction[a]))
+    .map((axis) => names[axis][direction[axis] > 0 ? 1 : 0])
+    .join('');
+}
+
+/**
+ * How an image is turned to the standard axial view: screen = turn x image, both (right, down).
+ * Anything but an axial image is left as it is.
+ */
+export function turnOf(row, column) {
+  const normal = cross(row, column).map(Math.abs);
+  if (normal[2] < Math.max(normal[0], normal[1])) {
+    return [[1, 0], [0, 1]];
+  }
+  return Math.abs(row[0]) >= Math.abs(row[1])
+    ? [[Math.sign(row[0]), 0], [0, Math.sign(column[1])]]
+    : [[0, Math.sign(column[0])], [Math.sign(row[1]), 0]];
+}
+
+/** Letters at the edges of the screen, once an image with these cosines is turned. */
+export function marksOf(row, column, turn) {
+  const along = ([a, b]) => row.map((value, axis) => a * value + b * column[axis]);
+  const right = along(turn[0]);
+  const down = along(turn[1]);
+  const opposite = (direction) => direction.map((value) => -value);
+  return {
+    right: letters(right),
+    left: letters(opposite(right)),
+    bottom: letters(down),
+    top: letters(opposite(down)),
+  };
+}
+
+/** A numpy file (NEP 1) as a typed array. */
+export function parseNumpy(buffer) {
+  const start = 10 + new DataView(buffer).getUint16(8, true);
+  const header = new TextDecoder('latin1').decode(new Uint8Array(buffer, 10, start - 10));
+  const kind = ARRAYS[/'descr': *'([^']+)'/.exec(header)[1]];
+  if (!kind) {
+    throw new Error('This image is not of one channel.');
+  }
+  return new kind(buffer.slice(start));
+}
+
+/** Pixels of an instance in HU and the tags that go with them. */
+async function loadSlice(id) {
+  const [file, tags] = await Promise.all([
+    getBytes(`/instances/${id}/numpy?rescale=false`),
+    getJson(`/instances/${id}/simplified-tags`),
+  ]);
+  const stored = parseNumpy(file);
+  const [rows, columns] = [Number(tags.Rows), Number(tags.Columns)];
+  if (stored.length !== rows * columns) {
+    throw new Error('This image is not one frame of one channel.');
+  }
+  const slope = Number(tags.RescaleSlope || 1);
+  const intercept = Number(tags.RescaleIntercept || 0);
+  const hu = new Int16Array(stored.length);
+  for (let i = 0; i < hu.length; i += 1) {
+    hu[i] = Math.max(-32768, Math.min(32767, Math.round(slope * stored[i] + intercept)));
+  }
+  const spacing = tags.PixelSpacing ? numbers(tags.PixelSpacing) : [1, 1];
+  return { hu, rows, columns, spacing };
+}
+
+/**
+ * Slices ascending along the normal of the images, as the analysis counts them; screens show the one nearest to the
+ * head first.
+ */
+export class Stack {
+  /** @param instances answer of /series/{id}/instances */
+  constructor(instances) {
+    const tags = instances.map((instance) => instance.MainDicomTags);
+    this.placed = tags.every((tag) => tag.ImagePositionPatient && tag.ImageOrientationPatient);
+    const cosines = this.placed ? numbers(tags[0].ImageOrientationPatient) : [1, 0, 0, 0, 1, 0];
+    const [row, column] = [cosines.slice(0, 3), cosines.slice(3)];
+    const normal = cross(row, column);
+    this.slices = instances.map((instance) => {
+      const { SOPInstanceUID, ImagePositionPatient } = instance.MainDicomTags;
+      const position = this.placed ? numbers(ImagePositionPatient) : null;
+      return {
+        id: instance.ID,
+        uid: SOPInstanceUID,
+        z: position && position[2],
+        distance: position ? dot(normal, position) : instance.IndexInSeries,
+      };
+    });
+    this.slices.sort((a, b) => a.distance - b.distance);
+    this.turn = turnOf(row, column);
+    this.marks = this.placed ? marksOf(row, column, this.turn) : { top: '', right: '', bottom: '', left: '' };
+    this.headLast = this.placed && normal[2] > 0;
+  }
+
+  get length() {
+    return this.slices.length;
+  }
+
+  /** Index of the slice at a place on the screen's way from head to feet, and the other way round. */
+  flip(index) {
+    return this.headLast ? this.length - 1 - index : index;
+  }
+}
+
+/** Loads the slices around the one that is looked at, the nearest first, and forgets the farthest. */
+export class Loader {
+  constructor(stack, loaded) {
+    this.stack = stack;
+    this.loaded = loaded;
+    this.held = new Map();
+    this.underWay = new Set();
+    this.center = 0;
+    this.most = stack.length;
+  }
+
+  /** A loaded slice, an Error where it cannot be loaded, undefined while it is on its way. */
+  get(index) {
+    return this.held.get(index);
+  }
+
+  lookAt(index) {
+    this.center = index;
+    this.pump();
+  }
+
+  pump() {
+    while (this.underWay.size < PARALLEL_REQUESTS) {
+      const next = this.nearestMissing();
+      if (next === undefined) {
+        return;
+      }
+      this.load(next);
+    }
+  }
+
+  nearestMissing() {
+    for (let away = 0; away < this.most / 2 + 1; away += 1) {
+      for (const index of [this.center + away, this.center - away]) {
+        if (index >= 0 && index < this.stack.length && !this.held.has(index) && !this.underWay.has(index)) {
+          return index;
+        }
+      }
+    }
+    return undefined;
+  }
+
+  async load(index) {
+    this.underWay.add(index);
+    const slice = await loadSlice(this.stack.slices[index].id).catch((error) => error);
+    this.underWay.delete(index);
+    this.held.set(index, slice);
+    if (slice.hu) {
+      this.most = Math.max(3, Math.floor(MEMORY_BYTES / slice.hu.byteLength));
+    }
+    while (this.held.size > this.most + PARALLEL_REQUESTS) {
+      const away = (held) => Math.abs(held - this.center);
+      this.held.delete([...this.held.keys()].reduce((a, b) => (away(a) > away(b) ? a : b)));
+    }
+    this.loaded(index);
+    this.pump();
+  }
+}
