@@ -101,8 +101,8 @@ def _band(name: str, low: float, high: float) -> tuple[list[onnx.NodeProto], dic
 
 
 def lungs_by_density(columns: int = SIZE) -> onnx.ModelProto:
-    """Voxels from -1000 to -450 HU are lung; the side is told by the column."""
-    nodes, constants = _band("lung", -1000, -450)
+    """Voxels from -970 to -450 HU are lung; the side is told by the column."""
+    nodes, constants = _band("lung", -970, -450)
     nodes += [
         helper.make_node("Sub", ["lung", "position"], ["right"]),
         helper.make_node("Add", ["lung", "position"], ["left"]),

@@ -68,10 +68,15 @@ class Analyzer:
         return tuple(warning for model in self._models.values() for warning in model.warnings)
 
     @property
+    def settings(self) -> dict[str, object]:
+        """What changes the findings beside the models' sha256s: the manifests, by the sha256 of each."""
+        return {f"{role} manifest": model.manifest.manifest_sha256 for role, model in self._models.items()}
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 over all models and manifests: other models, other results."""
-        parts = "".join(model.manifest.sha256 + model.manifest.manifest_sha256 for model in self._models.values())
-        return hashlib.sha256(parts.encode()).hexdigest()
+        """sha256 over all models and settings: other models, other findings."""
+        parts = [*(model.manifest.sha256 for model in self._models.values()), *map(str, self.settings.values())]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def analyze(
         self,

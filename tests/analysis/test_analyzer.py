@@ -1,0 +1,174 @@
+import dataclasses
+import itertools
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation
+from tests.analysis import chest
+from tests.inference import tiny_models
+
+from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
+from covid_ct.phantom import Lesions, PhantomOptions, Position, make_phantom
+from covid_ct.series.volume import Volume
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Networks of one convolution, which tell tissue by density at a pixel for every pixel of the chest."""
+    folder = tmp_path_factory.mktemp("models")
+    size = list(chest.SHAPE[1:])
+    tiny_models.write(
+        folder, tiny_models.manifest("lungs", model_input={"size": size}), tiny_models.lungs_by_density(size[1])
+    )
+    content = tiny_models.manifest("lesions", model_input={"region": "field", "size": size})
+    tiny_models.write(folder, content, tiny_models.lesions_by_density())
+    content = tiny_models.manifest("covid", model_input={"outside_lungs_hu": -1000})
+    tiny_models.write(folder, content, tiny_models.covid_by_mean())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def analyzer(folder):
+    return Analyzer(folder, threads=1)
+
+
+def test_the_chest_is_measured(analyzer):
+    volume = chest.volume()
+    findings = analyzer.analyze(volume)
+    values = findings.measurements
+    assert values.lung_volume_ml.right == pytest.approx(chest.millilitres(chest.RIGHT), rel=0.02)
+    # The network by density takes the large consolidation for no lung; as a hole in it, it is filled.
+    assert values.lung_volume_ml.left == pytest.approx(chest.millilitres(chest.LEFT), rel=0.02)
+    assert values.lung_volume_ml.total == pytest.approx(values.lung_volume_ml.right + values.lung_volume_ml.left)
+    glass, solid = chest.millilitres(chest.GLASS), chest.millilitres(chest.SOLID)
+    assert values.ground_glass_volume_ml.right == pytest.approx(glass, rel=0.05)
+    assert values.consolidation_volume_ml.left == pytest.approx(solid, rel=0.05)
+    assert values.lesion_to_lung_ratio.right == pytest.approx(glass / chest.millilitres(chest.RIGHT), rel=0.05)
+    assert [lesion.side for lesion in values.lesions] == ["right", "left"]
+    assert 0 < findings.covid_probability < 1
+    assert findings.warnings == ("The volume's own warning.",)
+    assert [model.role for model in findings.models] == ["lungs", "lesions", "covid"]
+    assert {model.provider for model in findings.models} == {"CPUExecutionProvider"}
+    json.dumps(findings.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("flips", list(itertools.product((1, -1), repeat=3)))
+def test_however_the_series_is_stored_the_patient_is_the_same(analyzer, flips):
+    upright = analyzer.analyze(chest.volume())
+    volume = chest.volume(flips=flips)
+    findings = analyzer.analyze(volume)
+    assert findings.lungs.shape == volume.hu.shape
+    np.testing.assert_array_equal(volume.to_lps(findings.lungs), upright.lungs)
+    np.testing.assert_array_equal(volume.to_lps(findings.lesions), upright.lesions)
+    assert findings.covid_probability == upright.covid_probability
+    for lesion, same in zip(findings.measurements.lesions, upright.measurements.lesions, strict=True):
+        assert lesion.center_mm == pytest.approx(same.center_mm)
+        expected = same.slice_index if flips[0] > 0 else len(volume.hu) - 1 - same.slice_index
+        assert np.array_equal(
+            findings.lesions[lesion.slice_index] > 0,
+            np.flip(upright.lesions[same.slice_index] > 0, [axis for axis in (0, 1) if flips[axis + 1] < 0]),
+        )
+        assert abs(lesion.slice_index - expected) <= 3  # slices of equal area
+
+
+def test_the_same_volume_gives_the_same_findings(analyzer):
+    first, second = (analyzer.analyze(chest.volume()) for _ in range(2))
+    np.testing.assert_array_equal(first.lungs, second.lungs)
+    np.testing.assert_array_equal(first.lesions, second.lesions)
+    assert first.to_dict() == second.to_dict()
+
+
+def test_lesions_lie_in_lungs(analyzer):
+    findings = analyzer.analyze(chest.volume())
+    assert findings.lesions.any()
+    assert not findings.lesions[findings.lungs == 0].any()
+
+
+def test_no_lungs_are_refused_with_the_series(analyzer):
+    empty = np.where(chest.hu() < -500, 40, chest.hu()).astype(np.int16)
+    with pytest.raises(SeriesRefused, match=r"1\.2\.3\.4") as caught:
+        analyzer.analyze(chest.volume(empty))
+    assert caught.value.reason is Reason.NO_LUNGS
+
+
+def test_one_lung_is_analysed_with_a_warning(analyzer):
+    findings = analyzer.analyze(chest.volume(chest.hu(left=False)))
+    assert findings.measurements.lung_volume_ml.left == 0
+    assert findings.measurements.lesion_to_lung_ratio.left == 0
+    assert findings.measurements.lung_volume_ml.right == pytest.approx(chest.millilitres(chest.RIGHT), rel=0.02)
+    assert "left lung" in findings.warnings[-1]
+
+
+def test_lungs_cut_off_are_told(analyzer):
+    findings = analyzer.analyze(chest.volume(chest.hu()[8:]))
+    assert "lowest slice" in findings.warnings[-1]
+    assert "highest" not in findings.warnings[-1]
+
+
+def test_healthy_lungs_have_no_lesion(analyzer):
+    array = chest.hu()
+    array[chest.GLASS] = array[chest.SOLID] = -850
+    findings = analyzer.analyze(chest.volume(array))
+    # By density alone the lungs' edge looks like a lesion in a cell or two.
+    assert findings.measurements.lesion_to_lung_ratio.total < 0.01
+
+
+def test_progress_ascends_through_the_stages(analyzer):
+    seen = []
+    analyzer.analyze(chest.volume(), lambda stage, fraction: seen.append((stage, fraction)))
+    assert list(dict.fromkeys(stage for stage, _ in seen)) == ["lungs", "lesions", "probability", "measuring"]
+    fractions = [fraction for _, fraction in seen]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0, 1)
+
+
+@pytest.mark.parametrize("stage", ["lungs", "lesions", "probability", "measuring"])
+def test_an_analysis_is_cancelled_at_any_stage(analyzer, stage):
+    stop = threading.Event()
+    with pytest.raises(AnalysisCancelled, match=r"1\.2\.3\.4"):
+        analyzer.analyze(chest.volume(), lambda now, _: stop.set() if now == stage else None, stop.is_set)
+
+
+def test_nan_on_a_patient_is_a_model_error(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tiny_models.write(tmp_path, tiny_models.manifest("lungs"), tiny_models.nan_above(300))
+    analyzer = Analyzer(tmp_path, threads=1)
+    analyzer.analyze(chest.volume())
+    with pytest.raises(ModelError, match="no numbers"):
+        analyzer.analyze(chest.volume(np.where(chest.hu() == 40, 400, chest.hu()).astype(np.int16)))
+
+
+def test_models_are_checked_at_once(folder, tmp_path):
+    with pytest.raises(ModelError, match="lungs"):
+        Analyzer(tmp_path)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "covid" / "model.onnx").unlink()
+    with pytest.raises(ModelError, match="covid"):
+        Analyzer(tmp_path)
+
+
+def test_the_fingerprint_tells_models_and_settings_apart(folder, tmp_path, analyzer):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    assert Analyzer(tmp_path).fingerprint == analyzer.fingerprint
+    path = tmp_path / "covid" / "model.json"
+    path.write_text(path.read_text().replace('"quantile": 0.5', '"quantile": 0.6'))
+    assert Analyzer(tmp_path).fingerprint != analyzer.fingerprint
+
+
+def test_the_phantoms_sides_and_lungs_are_found(analyzer):
+    """By density the networks find what is aerated; air outside the chest is kept from them."""
+    options = PhantomOptions(slices=50, spacing_mm=6, matrix=128, position=Position.HFP, lesions=Lesions.RIGHT)
+    phantom = make_phantom(options)
+    near = binary_dilation(phantom.truth.lungs > 0, iterations=2)
+    hu = np.where(near, phantom.hu, 40).astype(np.int16)
+    findings = analyzer.analyze(Volume(hu, phantom.affine, chest.volume().headers))
+    for label in (1, 2):
+        found, truth = findings.lungs == label, phantom.truth.lungs == label
+        assert 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth)) > 0.9
+    assert dataclasses.asdict(findings.measurements)["lung_volume_ml"]["total"] == pytest.approx(
+        phantom.truth.lung_volume_ml(), rel=0.1
+    )

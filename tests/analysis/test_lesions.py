@@ -1,0 +1,61 @@
+import numpy as np
+
+from covid_ct.analysis.findings import LesionKind
+from covid_ct.analysis.lesions import find_lesions
+from covid_ct.inference.preprocessing import Box
+from covid_ct.inference.scan import Scan
+from covid_ct.inference.windows import Prediction
+
+SHAPE = (12, 40, 60)
+
+
+def scan(hu=None):
+    """Lungs in all but the rim."""
+    lungs = np.zeros(SHAPE, np.uint8)
+    lungs[2:10, 6:35, 5:55] = 1
+    return Scan(np.full(SHAPE, -850, np.int16) if hu is None else hu, (5, 1, 1), lungs)
+
+
+def prediction(*classes):
+    """On half the rows and columns of the box of the lungs."""
+    return Prediction(Box((2, 10), (4, 36), (4, 56)), np.stack(classes))
+
+
+def blank():
+    return np.zeros((8, 16, 26), np.uint8)
+
+
+def test_kinds_come_from_the_classes():
+    glass, solid = blank(), blank()
+    glass[2:4, 4:9, 4:9] = 200
+    solid[2:4, 6:9, 6:9] = 255
+    glass[2:4, 6:9, 6:9] = 0
+    # Neither kind alone is probable, lesion is.
+    glass[6:8, 4:9, 4:9], solid[6:8, 4:9, 4:9] = 70, 90
+    found = find_lesions(prediction(glass, solid), scan())
+    assert (found.labels[2:4, 4:6, 4:9] == LesionKind.GROUND_GLASS).all()
+    assert (found.labels[2:4, 6:9, 6:9] == LesionKind.CONSOLIDATION).all()
+    assert (found.labels[6:8, 4:9, 4:9] == LesionKind.CONSOLIDATION).all()
+    np.testing.assert_array_equal(found.probabilities > 127, found.labels > 0)
+
+
+def test_kinds_come_from_the_density_where_there_is_one_class():
+    hu = np.full(SHAPE, -850, np.int16)
+    hu[4:6, 12:22, 12:22] = -500
+    hu[4:6, 16:22, 12:22] = 20
+    lesion = blank()
+    lesion[2:4, 4:9, 4:9] = 255
+    found = find_lesions(prediction(lesion), scan(hu))
+    assert (found.labels[2:4, 4:6, 4:9] == LesionKind.GROUND_GLASS).all()
+    assert (found.labels[2:4, 6:9, 4:9] == LesionKind.CONSOLIDATION).all()
+
+
+def test_lesions_outside_the_lungs_or_too_small_are_left_out():
+    lesion = blank()
+    lesion[:, 0, :] = 255  # before the lungs
+    lesion[4, 8, 8:12] = 255  # 4 cells of 20 mm3
+    found = find_lesions(prediction(lesion), scan())
+    assert not found.labels.any()
+    assert found.probabilities.max() <= 127
+    lesion[4, 9, 8] = 255  # 5 cells, 0.1 ml
+    assert np.count_nonzero(find_lesions(prediction(lesion), scan()).labels) == 5

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+
+from covid_ct.analysis.findings import BySide, Side
+from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning, sum_classes
+from covid_ct.errors import Reason, SeriesRefused
+from covid_ct.inference.preprocessing import Box
+from covid_ct.inference.windows import Prediction
+
+CELL_MM = (5.0, 3.0, 3.0)
+SHAPE = (40, 60, 90)
+RIGHT = (slice(5, 35), slice(15, 45), slice(10, 40))
+LEFT = (slice(5, 35), slice(15, 45), slice(50, 78))
+
+
+def prediction(*classes):
+    stack = np.stack(classes)
+    return Prediction(Box(*((0, count) for count in SHAPE)), stack)
+
+
+def blank():
+    return np.zeros(SHAPE, np.uint8)
+
+
+@pytest.fixture
+def two():
+    """Certain probabilities of the right and of the left lung."""
+    right, left = blank(), blank()
+    right[RIGHT] = left[LEFT] = 250
+    return right, left
+
+
+def test_sides_come_from_the_classes(two):
+    found = find_lungs(prediction(*two), CELL_MM, "1.2")
+    assert (found.labels[RIGHT] == Side.RIGHT).all()
+    assert (found.labels[LEFT] == Side.LEFT).all()
+    assert np.count_nonzero(found.labels) == found.labels[RIGHT].size + found.labels[LEFT].size
+    np.testing.assert_array_equal(found.probabilities > 127, found.labels > 0)
+
+
+def test_sides_come_from_the_position_where_there_is_one_class(two):
+    """Even where the lungs touch in front of the heart."""
+    either = np.maximum(*two)
+    either[10:30, 15:18, 38:52] = 250
+    found = find_lungs(prediction(either), CELL_MM, "1.2")
+    assert (found.labels[RIGHT] == Side.RIGHT).all()
+    assert (found.labels[LEFT] == Side.LEFT).all()
+    bridge = found.labels[10:30, 15:18, 40:50]
+    assert set(np.unique(bridge)) == {Side.RIGHT, Side.LEFT}
+
+
+def test_a_patch_of_the_wrong_side_gets_the_right_one(two):
+    right, left = two
+    left[12:15, 20:25, 12:16], right[12:15, 20:25, 12:16] = 200, 50
+    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    assert (found.labels[RIGHT] == Side.RIGHT).all()
+
+
+def test_vessels_are_filled_in_and_the_mediastinum_is_not(two):
+    right, left = two
+    right[10:20, 30:34, 20:24] = 0
+    # Both lungs meet before and behind the heart, so that it is a hole too.
+    for rows in (slice(15, 18), slice(42, 45)):
+        right[15:18, rows, 40:45] = 250
+        left[15:18, rows, 45:50] = 250
+    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    assert (found.labels[10:20, 30:34, 20:24] == Side.RIGHT).all()
+    assert not found.labels[15:18, 18:42, 40:50].any()
+
+
+def test_gas_in_the_stomach_and_specks_are_no_lung(two):
+    right, left = two
+    left[0:8, 46:58, 60:75] = 250  # below the left lung, against the front wall of the abdomen
+    left[5:8, 46:58, 60:75] = 0
+    right[38, 2, 2] = 250
+    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    assert not found.labels[:, 46:].any()
+    assert not found.labels[38].any()
+    assert found.probabilities[38, 2, 2] == 0
+
+
+def test_a_collapsed_lung_is_kept(two):
+    """A left lung of a tenth of the right one, in the middle of the chest."""
+    right, left = two
+    left[:] = 0
+    left[12:30, 30:40, 50:65] = 250
+    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    assert np.count_nonzero(found.labels == Side.LEFT) == 18 * 10 * 15
+
+
+@pytest.mark.parametrize("size", [0, 9])
+def test_too_little_is_no_lungs(size):
+    right = blank()
+    right[10 : 10 + size, 10 : 10 + size, 10 : 10 + size] = 255
+    with pytest.raises(SeriesRefused, match=r"series 1\.2") as caught:
+        find_lungs(prediction(right, blank()), CELL_MM, "1.2")
+    assert caught.value.reason is Reason.NO_LUNGS
+
+
+def test_probabilities_of_classes_add_up_without_wrapping_round():
+    parts = np.array([[[[200, 3, 128]]], [[[100, 4, 128]]]], np.uint8)
+    assert sum_classes(parts).ravel().tolist() == [255, 7, 255]
+    assert parts.ravel().tolist() == [200, 3, 128, 100, 4, 128]
+
+
+def test_warnings():
+    assert one_sided_warning(BySide(total=3000, right=1800, left=1200)) is None
+    assert "right lung was found (20 ml" in str(one_sided_warning(BySide(total=2000, right=20, left=1980)))
+    labels = blank()
+    assert cut_off_warning(labels, 9.0) is None
+    labels[-1, :20, :20] = 1
+    assert "highest slice" in str(cut_off_warning(labels, 9.0))
+    labels[0, :20, :20] = 1
+    assert "lowest and the highest slice" in str(cut_off_warning(labels, 9.0))
