@@ -1,0 +1,46 @@
+"""What a modality, a person or a script does to an Orthanc."""
+
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.orthanc_server import OrthancServer
+
+JOB_TIMEOUT_S = 180
+
+
+def store_scu(server: OrthancServer, files: Sequence[Path], called: str = "ORTHANC", calling: str = "STORESCU") -> None:
+    """Send files as a modality does."""
+    subprocess.run(
+        ["storescu", "-xs", "-aet", calling, "-aec", called, "127.0.0.1", str(server.dicom_port), *map(str, files)],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+
+
+def upload(server: OrthancServer, files: Sequence[Path]) -> str:
+    """Send files by REST; the Orthanc id of their series."""
+    return [server.upload(path.read_bytes())["ParentSeries"] for path in files][0]
+
+
+def wait_for_jobs(server: OrthancServer, count: int, timeout_s: float = JOB_TIMEOUT_S) -> list[dict[str, Any]]:
+    """All jobs, once there are so many and all have ended."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        jobs: list[dict[str, Any]] = server.get("/covid/jobs?expand")
+        if len(jobs) >= count and all(job["State"] in ("Success", "Failure") for job in jobs):
+            return jobs
+        time.sleep(0.2)
+    raise AssertionError(f"The jobs did not end: {jobs}\n{server.log.read_text(errors='replace')[-3000:]}")
+
+
+def wait_for_job(server: OrthancServer, job_id: str, timeout_s: float = JOB_TIMEOUT_S) -> dict[str, Any]:
+    """One job, once it has ended."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        job: dict[str, Any] = server.get(f"/covid/jobs/{job_id}")
+        if job["State"] in ("Success", "Failure"):
+            return job
+        time.sleep(0.2)
+    raise AssertionError(f"The job did not end: {job}\n{server.log.read_text(errors='replace')[-3000:]}")
