@@ -21,7 +21,8 @@ def store_scu(server: OrthancServer, files: Sequence[Path], called: str = "ORTHA
 
 def upload(server: OrthancServer, files: Sequence[Path]) -> str:
     """Send files by REST; the Orthanc id of their series."""
-    return [server.upload(path.read_bytes())["ParentSeries"] for path in files][0]
+    answers = [server.upload(path.read_bytes()) for path in files]
+    return answers[0]["ParentSeries"]
 
 
 def wait_for_jobs(server: OrthancServer, count: int, timeout_s: float = JOB_TIMEOUT_S) -> list[dict[str, Any]]:
