@@ -1,7 +1,10 @@
 """Small volumes and findings with every orientation that real series come in."""
 
-from collections.abc import Callable
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +22,10 @@ from covid_ct.analysis.findings import (
     Side,
     Thirds,
 )
+from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.volume import Volume
+
+BIN = Path(sys.executable).parent
 
 MODELS = tuple(
     ModelIdentity(role, f"{role} network", "1.0", digit * 64, "CPUExecutionProvider", "Dice 0.98 on synthetic boxes")
@@ -27,12 +33,32 @@ MODELS = tuple(
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Case:
-    """A volume with findings on it."""
+    """A volume with findings on it, and the results once they were asked for."""
 
     volume: Volume
     findings: Findings
+
+    @cached_property
+    def results(self) -> dict[str, Dataset]:
+        return {result.name: result.dataset for result in build_results(self.volume, self.findings)}
+
+    def written(self, folder: Path) -> dict[str, Path]:
+        """Files of the results but for the overlay's: its first stands for all."""
+        paths = {}
+        for name, dataset in self.results.items():
+            if not name.startswith("overlay") or name.endswith("01.dcm"):
+                paths[name] = folder / name
+                write_result(dataset, paths[name])
+        return paths
+
+
+def dciodvfy(path: Path) -> str:
+    """What the validator says about a file."""
+    command = [BIN / "dciodvfy", "-new", path]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    return outcome.stdout + outcome.stderr
 
 
 @dataclass(frozen=True)
@@ -169,16 +195,11 @@ def make_case(geometry: Geometry, *, ground_glass: bool = True, consolidation: b
     return Case(volume, make_findings(volume, lesions, lungs))
 
 
-@pytest.fixture(params=GEOMETRIES.values(), ids=GEOMETRIES.keys())
+@pytest.fixture(scope="session", params=GEOMETRIES.values(), ids=GEOMETRIES.keys())
 def case(request: pytest.FixtureRequest) -> Case:
     return make_case(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def upright() -> Case:
     return make_case(Geometry())
-
-
-@pytest.fixture
-def make() -> Callable[..., Case]:
-    return make_case

@@ -1,6 +1,4 @@
 import hashlib
-import subprocess
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +10,7 @@ from covid_ct import __version__, identity
 from covid_ct.results.objects import build_results, write_result
 from covid_ct.results.source import UNKNOWN_DATE
 
-from .conftest import Case, Geometry, make_case
-
-BIN = Path(sys.executable).parent
+from .conftest import Case, Geometry, dciodvfy, make_case
 
 
 def digests(case: Case, folder: Path) -> dict[str, str]:
@@ -36,18 +32,22 @@ def test_a_second_analysis_gives_the_same_bytes(tmp_path: Path) -> None:
     assert digests(make_case(Geometry()), tmp_path / "a") == digests(make_case(Geometry()), tmp_path / "b")
 
 
+def test_dciodvfy_finds_no_error(case: Case, tmp_path: Path) -> None:
+    paths = case.written(tmp_path)
+    assert len(paths) == 5
+    for path in paths.values():
+        assert "Error" not in dciodvfy(path)
+
+
 def test_the_clock_is_not_in_it(upright: Case) -> None:
-    for result in build_results(upright.volume, upright.findings):
-        dataset = result.dataset
+    for dataset in upright.results.values():
         assert (dataset.ContentDate, dataset.ContentTime) == ("20200401", "101512.25")
         assert "InstanceCreationDate" not in dataset
 
 
 def test_all_are_of_the_sources_study_and_made_by_us(upright: Case) -> None:
-    results = build_results(upright.volume, upright.findings)
     header = upright.volume.headers[0]
-    for result in results:
-        dataset = result.dataset
+    for dataset in upright.results.values():
         for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "StudyDate", "StudyTime"):
             assert dataset[keyword].value == header[keyword].value
         assert identity.is_own_result(dataset.Manufacturer, dataset.ManufacturerModelName)
@@ -55,16 +55,13 @@ def test_all_are_of_the_sources_study_and_made_by_us(upright: Case) -> None:
         assert dataset.SeriesNumber > 9000
         assert "research use only" in dataset.SeriesDescription
         assert len(dataset.SeriesDescription) <= 64
-    assert len({result.dataset.SOPInstanceUID for result in results}) == len(results)
-    assert len({result.name for result in results}) == len(results)
+    assert len({dataset.SOPInstanceUID for dataset in upright.results.values()}) == len(upright.results)
 
 
 def test_settings_change_every_uid(upright: Case) -> None:
-    plain = build_results(upright.volume, upright.findings)
-    other = build_results(upright.volume, upright.findings, {"Precision": "fp16"})
-    for one, two in zip(plain, other, strict=True):
-        assert one.dataset.SOPInstanceUID != two.dataset.SOPInstanceUID
-        assert one.dataset.SeriesInstanceUID != two.dataset.SeriesInstanceUID
+    for other in build_results(upright.volume, upright.findings, {"Precision": "fp16"}):
+        assert other.dataset.SOPInstanceUID != upright.results[other.name].SOPInstanceUID
+        assert other.dataset.SeriesInstanceUID != upright.results[other.name].SeriesInstanceUID
 
 
 @pytest.mark.parametrize(
@@ -80,11 +77,8 @@ def test_settings_change_every_uid(upright: Case) -> None:
 def test_attributes_that_sources_lack_stop_nothing(upright: Case, missing: tuple[str, ...], tmp_path: Path) -> None:
     case = without(upright, *missing)
     before = deepcopy(case.volume.headers)
-    for result in build_results(case.volume, case.findings):
-        path = tmp_path / result.name
-        write_result(result.dataset, path)
-        outcome = subprocess.run([BIN / "dciodvfy", "-new", path], capture_output=True, text=True, check=False)
-        assert "Error" not in outcome.stderr + outcome.stdout
+    for path in case.written(tmp_path).values():
+        assert "Error" not in dciodvfy(path)
         assert "PatientBirthDate" in dcmread(path)
         assert dcmread(path).get("FrameOfReferenceUID", "2.25") != ""
     assert case.volume.headers == before
@@ -92,8 +86,7 @@ def test_attributes_that_sources_lack_stop_nothing(upright: Case, missing: tuple
 
 def test_no_date_at_all_is_a_fixed_one(upright: Case) -> None:
     case = without(upright, "StudyDate", "StudyTime", "AcquisitionDate", "AcquisitionTime")
-    for result in build_results(case.volume, case.findings):
-        assert result.dataset.ContentDate == UNKNOWN_DATE
+    assert {dataset.ContentDate for dataset in case.results.values()} == {UNKNOWN_DATE}
 
 
 def malformed(header: Dataset) -> None:
@@ -117,11 +110,11 @@ def test_malformed_values_stop_nothing_and_are_not_logged(upright: Case, tmp_pat
     case = without(upright)
     for header in case.volume.headers:
         malformed(header)
-    for result in build_results(case.volume, case.findings):
-        write_result(result.dataset, tmp_path / result.name)
-        assert result.dataset.PatientID == "ID" * 50
-        assert result.dataset.PatientBirthDate == ""
-        assert "PatientAge" not in result.dataset
+    for name, path in case.written(tmp_path).items():
+        assert path.stat().st_size > 0
+        assert case.results[name].PatientID == "ID" * 50
+        assert case.results[name].PatientBirthDate == ""
+        assert "PatientAge" not in case.results[name]
 
 
 @pytest.mark.parametrize("name", ["Müller^Jürgen", "Παπαδόπουλος^Γιώργος", "Иванов^Иван", "山田^太郎", "محمد^علي"])
@@ -130,6 +123,5 @@ def test_names_in_any_script_come_back(upright: Case, name: str, tmp_path: Path)
     for header in case.volume.headers:
         header.SpecificCharacterSet = "ISO_IR 192"
         header.PatientName = name
-    for result in build_results(case.volume, case.findings):
-        write_result(result.dataset, tmp_path / result.name)
-        assert str(dcmread(tmp_path / result.name).PatientName) == name
+    for path in case.written(tmp_path).values():
+        assert str(dcmread(path).PatientName) == name

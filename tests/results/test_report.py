@@ -1,28 +1,19 @@
 import re
 import subprocess
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fpdf import FPDF
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
 
 from covid_ct import RESEARCH_USE_ONLY
 from covid_ct.results.fonts import ReportFonts
-from covid_ct.results.objects import build_results, write_result
 from covid_ct.results.report import report_pdf
 
 from .conftest import Case, Geometry, make_case
-
-BIN = Path(sys.executable).parent
-
-
-def report_of(case: Case) -> Dataset:
-    (report,) = (r for r in build_results(case.volume, case.findings) if r.name == "report.pdf.dcm")
-    return report.dataset
 
 
 def text_of(pdf: bytes) -> str:
@@ -39,11 +30,7 @@ def with_header(case: Case, **values: str) -> Case:
 
 
 def test_the_object_is_an_encapsulated_pdf(case: Case, tmp_path: Path) -> None:
-    path = tmp_path / "report.dcm"
-    write_result(report_of(case), path)
-    outcome = subprocess.run([BIN / "dciodvfy", "-new", path], capture_output=True, text=True, check=False)
-    assert "Error" not in outcome.stderr + outcome.stdout
-    dataset = dcmread(path)
+    dataset = dcmread(case.written(tmp_path)["report.pdf.dcm"])
     assert (dataset.SOPClassUID, dataset.Modality) == (EncapsulatedPDFStorage, "DOC")
     assert dataset.MIMETypeOfEncapsulatedDocument == "application/pdf"
     pdf = dataset.EncapsulatedDocument[: dataset.EncapsulatedDocumentLength]
@@ -55,7 +42,7 @@ def test_the_object_is_an_encapsulated_pdf(case: Case, tmp_path: Path) -> None:
 
 def test_qpdf_finds_nothing_and_there_is_one_page(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "report.pdf"
-    path.write_bytes(report_pdf(case.volume, case.findings))
+    path.write_bytes(case.results["report.pdf.dcm"].EncapsulatedDocument)
     subprocess.run(["qpdf", "--check", path], check=True, capture_output=True)
     pages = subprocess.run(["qpdf", "--show-npages", path], check=True, capture_output=True, text=True).stdout
     assert pages.strip() == "1"
@@ -139,7 +126,7 @@ def test_long_texts_stay_on_the_page(upright: Case) -> None:
 
 
 def test_key_images_are_where_the_lesions_are(case: Case) -> None:
-    text = text_of(report_pdf(case.volume, case.findings))
+    text = text_of(case.results["report.pdf.dcm"].EncapsulatedDocument)
     heights = [float(height) for height in re.findall(r"z = (-?[\d.]+) mm", text)]
     affected = (case.findings.lesions > 0).any(axis=(1, 2))
     positions = [

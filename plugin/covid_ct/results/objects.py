@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import Findings
-from covid_ct.results import measurement_report, report
+from covid_ct.results import measurement_report, overlay, report
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -45,8 +45,8 @@ def build_results(
     Returns
     -------
     list[ResultObject]
-        Segmentations of the lungs and of the lesions (each only where there is any), report
-        and measurement report. The same
+        Segmentations of the lungs and of the lesions (each only where there is any), report,
+        measurement report, and the pictures of the overlay series. The same
         source, models, version and settings give the same bytes.
     """
     uids = ResultUids.of_analysis(
@@ -65,7 +65,11 @@ def build_results(
         report.NAME: report.encapsulated_report(volume, findings, uids),
         measurement_report.NAME: measurement_report.measurement_report(volume, findings, list(present.values()), uids),
     }
-    return [ResultObject(f"{name}.dcm", dataset) for name, dataset in named.items()]
+    pictures = {
+        f"{overlay.NAME}.{picture.InstanceNumber:02}": picture
+        for picture in overlay.overlay_series(volume, findings, uids)
+    }
+    return [ResultObject(f"{name}.dcm", dataset) for name, dataset in (named | pictures).items()]
 
 
 def write_result(dataset: Dataset, path: Path) -> None:

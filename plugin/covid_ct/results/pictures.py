@@ -15,7 +15,7 @@ LUNG_WINDOW = (-600, 1500)
 """Window centre and width in HU of every picture, the usual lung window."""
 LUNG_COLOR = (86, 180, 233)
 """sRGB of the lungs' outline; with the lesions' colours it can be told apart by colour-blind eyes."""
-TINT = 0.35
+TINT = 0.4
 """Share of the lesion's colour in a tinted pixel."""
 MARGIN_MM = 12.0
 """What pictures show around the lungs, in mm."""

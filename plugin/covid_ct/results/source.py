@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydicom import Dataset, config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
@@ -12,6 +13,7 @@ from pydicom.valuerep import format_number_as_ds, validate_value
 
 from covid_ct import __version__, identity
 from covid_ct.results.uids import ResultUids
+from covid_ct.series.volume import Volume
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.298912814122997368992912399954831882916")
 """Implementation Class UID (0002,0012) of every file that we write."""
@@ -199,6 +201,12 @@ def decimal_strings(header: Dataset, keyword: str) -> list[str]:
         text if len(text) <= _LENGTH_OF_DS else format_number_as_ds(float(text))
         for text in text_of(header, keyword).split("\\")
     ]
+
+
+def source_slice(volume: Volume, standard_index: int) -> int:
+    """Index of the source slice that a slice of the standard axial view is."""
+    own = np.broadcast_to(np.arange(volume.hu.shape[0])[:, None, None], volume.hu.shape)
+    return int(volume.to_lps(own)[standard_index, 0, 0])
 
 
 def reference(header: Dataset) -> Dataset:

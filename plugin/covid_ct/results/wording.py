@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import BySide, Lesion, Measurements, ModelIdentity
-from covid_ct.results.source import text_of
+from covid_ct.results.source import source_slice, text_of
 from covid_ct.series.volume import Volume
 
 DROPPED_CHARACTERS = "A box or question mark in a name stands for a character that no font on this server has."
@@ -100,8 +99,7 @@ def image_name(header: Dataset, index: int) -> str:
 
 def slice_caption(volume: Volume, standard_index: int) -> str:
     """Which image an axial picture of the standard view shows."""
-    own_index = np.arange(len(volume.headers))[:, None, None]
-    index = int(volume.to_lps(np.broadcast_to(own_index, volume.hu.shape))[standard_index, 0, 0])
+    index = source_slice(volume, standard_index)
     height = volume.lps_affine[2, 3] + standard_index * volume.lps_affine[2, 0]
     return f"{image_name(volume.headers[index], index).capitalize()}, z = {height:.1f} mm"
 

@@ -1,0 +1,211 @@
+"""The findings burned into pictures, a series for viewers that show no segmentations."""
+
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pydicom import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage
+from pydicom.valuerep import format_number_as_ds
+
+from covid_ct import RESEARCH_USE_ONLY
+from covid_ct.analysis.findings import Findings, LesionKind
+from covid_ct.results.pictures import LUNG_COLOR, TINT, in_lung_window
+from covid_ct.results.source import file_meta, frame_of_reference, new_result, reference, source_slice, text_of
+from covid_ct.results.terms import STRUCTURES_OF_LESIONS
+from covid_ct.results.uids import ResultUids
+from covid_ct.series.volume import Volume
+
+NAME = "overlay.sc"
+MAX_SLICES = 64
+"""Most pictures of the series; thicker steps between them where the lungs have more slices."""
+MAX_BYTES = 10_000_000
+"""Most bytes of all pictures together."""
+MAX_SIDE = 512
+"""Most rows and columns taken from the CT; every second (third, ...) pixel where it has more."""
+
+_QUALITIES = (85, 70, 50, 30)
+_SUBSAMPLING_422 = 1
+_EDGE = 1 + max(LesionKind)
+"""Row of the colour table that holds the lungs' outline; the rows below are the labels of the lesion map."""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The pixels and slices of the standard axial view that are shown.
+
+    Attributes
+    ----------
+    slices: range
+        From head to feet.
+    step: int
+        Every how many pixels one is shown.
+    """
+
+    slices: range
+    step: int
+
+
+def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list[Dataset]:
+    """Colour secondary captures of the CT in lung window, lungs outlined and lesions tinted.
+
+    Parameters
+    ----------
+    volume: Volume
+    findings: Findings
+    uids: ResultUids
+
+    Returns
+    -------
+    list[Dataset]
+        From head to feet through the lungs, evenly spaced, as baseline JPEG, with positions in the frame of reference
+        of the CT and the CT image that each shows. Below each picture lie a legend and what it is not for.
+    """
+    grid = _grid(volume, findings)
+    pictures = _pictures(volume, findings, grid)
+    encoded: list[bytes] = []
+    for quality in _QUALITIES:
+        encoded = [_jpeg(picture, quality) for picture in pictures]
+        if sum(map(len, encoded)) <= MAX_BYTES:
+            break
+    return [
+        _capture(volume, uids, grid, number=number, shape=picture.shape, jpeg=jpeg)
+        for number, (picture, jpeg) in enumerate(zip(pictures, encoded, strict=True), start=1)
+    ]
+
+
+def _grid(volume: Volume, findings: Findings) -> _Grid:
+    """Slices through the lungs at an even distance, at most `MAX_SLICES`."""
+    lungs = volume.to_lps(findings.lungs)
+    holding = np.flatnonzero(lungs.any(axis=(1, 2)))
+    lowest, highest = (int(holding[0]), int(holding[-1])) if holding.size else (0, lungs.shape[0] - 1)
+    between = -(-(highest - lowest + 1) // MAX_SLICES)
+    return _Grid(range(highest, lowest - 1, -between), -(-max(lungs.shape[1:]) // MAX_SIDE))
+
+
+def _pictures(volume: Volume, findings: Findings, grid: _Grid) -> list[NDArray[np.uint8]]:
+    """RGB pictures with the legend below, of an even number of columns as 4:2:2 wants them."""
+    colors = _color_table()
+    pictures = []
+    for index in grid.slices:
+        hu, lungs, lesions = (
+            volume.to_lps(array)[index, :: grid.step, :: grid.step]
+            for array in (volume.hu, findings.lungs, findings.lesions)
+        )
+        rows, columns = hu.shape
+        legend = _legend(columns + columns % 2)
+        picture = np.zeros((rows + legend.shape[0], legend.shape[1], 3), np.uint8)
+        classes = np.where(_edge(lungs > 0) & (lesions == 0), _EDGE, lesions)
+        picture[:rows, :columns] = colors[classes, in_lung_window(hu)]
+        picture[rows:] = legend
+        pictures.append(picture)
+    return pictures
+
+
+def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Inner edge of a mask, two columns wide: colours have only half the columns in 4:2:2."""
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    for distance in (1, 2):
+        inner[:, distance:] &= mask[:, :-distance]
+        inner[:, :-distance] &= mask[:, distance:]
+    return mask & ~inner
+
+
+@cache
+def _color_table() -> NDArray[np.uint8]:
+    """RGB by class (no lesion, the lesion kinds, the lungs' outline) and grey value, shape (classes, 256, 3)."""
+    grey = np.repeat(np.arange(256)[:, None], 3, axis=1)
+    table = np.stack([grey] * (_EDGE + 1)).astype(np.float64)
+    for label, structure in STRUCTURES_OF_LESIONS.items():
+        table[label] = grey * (1 - TINT) + np.asarray(structure.color) * TINT
+    table[_EDGE] = LUNG_COLOR
+    return table.astype(np.uint8)
+
+
+@cache
+def _legend(columns: int) -> NDArray[np.uint8]:
+    """Strip with the colours' names and the research notice, as wide as the picture."""
+    size = columns / 30
+    while size > 6 and ImageFont.load_default(size).getlength(RESEARCH_USE_ONLY) > columns * 0.96:
+        size *= 0.95
+    font = ImageFont.load_default(size)
+    line = round(size * 1.5)
+    strip = Image.new("RGB", (columns, 2 * line))
+    draw = ImageDraw.Draw(strip)
+    x = columns * 0.02
+    entries = [("Lung", LUNG_COLOR)] + [
+        (structure.label, structure.color) for structure in STRUCTURES_OF_LESIONS.values()
+    ]
+    for label, color in entries:
+        draw.rectangle((x, line * 0.3, x + size * 0.7, line * 0.3 + size * 0.7), fill=color)
+        draw.text((x + size, line / 2), label, (255, 255, 255), font, anchor="lm")
+        x += size * 2 + font.getlength(label)
+    draw.text((columns * 0.02, line * 1.5), RESEARCH_USE_ONLY, (255, 255, 255), font, anchor="lm")
+    return np.asarray(strip)
+
+
+def _jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
+    """Baseline JPEG, YCbCr with half the columns of colour."""
+    encoded = BytesIO()
+    Image.fromarray(picture).save(encoded, "JPEG", quality=quality, subsampling=_SUBSAMPLING_422)
+    return encoded.getvalue()
+
+
+def _capture(
+    volume: Volume, uids: ResultUids, grid: _Grid, *, number: int, shape: tuple[int, ...], jpeg: bytes
+) -> Dataset:
+    """One instance of the series."""
+    result = new_result(
+        volume.headers[0],
+        uids,
+        NAME,
+        sop_class_uid=SecondaryCaptureImageStorage,
+        modality="OT",
+        series_number=9005,
+        series_description="COVID-19 CT: overlay (research use only)",
+        instance_number=number,
+    )
+    index = grid.slices[number - 1]
+    result.file_meta = file_meta(result, JPEGBaseline8Bit)
+    result.BodyPartExamined = "CHEST"
+    result.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    result.ConversionType = "WSD"
+    # DICOM asks whether the patient can be told from the picture; the legend names none.
+    result.BurnedInAnnotation = "NO"
+    result.DerivationDescription = RESEARCH_USE_ONLY
+    result.SourceImageSequence = [reference(volume.headers[source_slice(volume, index)])]
+    _place(result, volume, uids, grid, index)
+    result.SamplesPerPixel = 3
+    result.PhotometricInterpretation = "YBR_FULL_422"
+    result.PlanarConfiguration = 0
+    result.Rows, result.Columns, _ = shape
+    result.BitsAllocated = result.BitsStored = 8
+    result.HighBit = 7
+    result.PixelRepresentation = 0
+    result.LossyImageCompression = "01"
+    result.LossyImageCompressionRatio = f"{np.prod(shape) / len(jpeg):.2f}"
+    result.LossyImageCompressionMethod = "ISO_10918_1"
+    result.PixelData = encapsulate([jpeg])
+    result["PixelData"].VR = "OB"
+    return result
+
+
+def _place(result: Dataset, volume: Volume, uids: ResultUids, grid: _Grid, index: int) -> None:
+    """Place of the picture in the patient: the standard axial view of the source."""
+    affine = volume.lps_affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    rows, columns = affine[:3, 1] / spacing[1], affine[:3, 2] / spacing[2]
+    result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(volume.headers[0], uids)
+    result.ImageOrientationPatient = [format_number_as_ds(float(value)) for value in (*columns, *rows)]
+    result.PatientOrientation = ["L", "P"]
+    position = affine[:3] @ [index, 0, 0, 1]
+    result.ImagePositionPatient = [format_number_as_ds(float(value)) for value in position]
+    result.PixelSpacing = [format_number_as_ds(float(step * grid.step)) for step in spacing[1:]]
+    result.SliceThickness = text_of(volume.headers[0], "SliceThickness")
+    result.SpacingBetweenSlices = format_number_as_ds(float(spacing[0] * -grid.slices.step))
