@@ -4,7 +4,9 @@ Coordinates and conventions are those of `fields`. HU of tissues without contras
 (fat -100, muscle 50, blood 42, liver 58, spleen 48, lung -870 to -800 with more blood towards the back).
 """
 
-from dataclasses import dataclass
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +37,9 @@ from covid_ct.phantom.vessels import draw, lung_trees
 
 CHUNK = 8
 """Slices painted at a time, so that all fields of a chunk stay in the processor's cache."""
+
+BRONCHIAL_WALL_MM = 0.9
+"""Thickness in mm of the walls of the bronchi inside the lungs."""
 
 RIB_STEP_MM = 25.0
 """Distance in mm between one rib and the next."""
@@ -80,9 +85,7 @@ def build_anatomy(seed: int, lesions: Lesions) -> Anatomy:
     rng = np.random.default_rng(seed)
     vessels, bronchi = lung_trees(rng)
     vessel, lumen = draw(vessels), draw(bronchi)
-    for tree in bronchi:
-        tree.radii.__iadd__(np.float32(0.9))
-    wall = draw(bronchi)
+    wall = draw([replace(tree, radii=tree.radii + np.float32(BRONCHIAL_WALL_MM)) for tree in bronchi])
     fine, coarse, muscle = Texture(5.0, rng), Texture(30.0, rng), Texture(9.0, rng)
     patches = _patches(lesions, rng)
 
@@ -90,17 +93,19 @@ def build_anatomy(seed: int, lesions: Lesions) -> Anatomy:
     shape = (len(heights), GRID, GRID)
     anatomy = Anatomy(*[np.zeros(shape, np.float32) for _ in range(5)])
     y, x = across[None, :, None], across[None, None, :]
-    for start in range(0, len(heights), CHUNK):
+
+    def paint(start: int) -> None:
         chunk = slice(start, start + CHUNK)
         canvas = Canvas(heights[chunk], anatomy.hu[chunk])
         z = heights[chunk, None, None]
         _paint_body(canvas, z, y, x, muscle[chunk])
         _paint_abdomen(canvas, z, y, x)
         _paint_mediastinum(canvas, z, y, x)
-        _paint_skeleton(canvas, z, y, x, fine[chunk])
+        grain, blood = fine[chunk], coarse[chunk]
+        _paint_skeleton(canvas, z, y, x, grain)
 
         lung = coverage(np.minimum(*lung_distances(z, y, x)))
-        tissue = -862 + 0.45 * (y + 30) + 0.12 * (-z) + 11 * coarse[chunk] + 13 * fine[chunk]
+        tissue = -862 + 0.45 * (y + 30) + 0.12 * (-z) + 11 * blood + 13 * grain
         fissure = np.abs(oblique_fissure_distance(z, y, x))
         tissue += 75 * np.clip(1.2 - fissure, 0, 1)
         tissue += wall[chunk] * (-250 - tissue)
@@ -112,13 +117,16 @@ def build_anatomy(seed: int, lesions: Lesions) -> Anatomy:
         for points, radii in windpipe_points():
             canvas.paint_rod(points, radii, -985)
 
-        glass, solid = patch_coverage(patches, (z, y, x), fine[chunk])
+        glass, solid = patch_coverage(patches, (z, y, x), grain)
         anatomy.lung[chunk] = lung
         anatomy.ground_glass[chunk] = glass * lung
         anatomy.consolidation[chunk] = solid * lung
-        hazy = np.maximum(-580 + 45 * fine[chunk] + 40 * coarse[chunk], tissue)
-        dense = 30 + 8 * fine[chunk] + lumen[chunk] * (-900 - 30)
+        hazy = np.maximum(-580 + 45 * grain + 40 * blood, tissue)
+        dense = 30 + 8 * grain + lumen[chunk] * (-900 - 30)
         anatomy.lesion_hu[chunk] = np.where(solid > 0.5, dense, hazy)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(paint, range(0, len(heights), CHUNK)))
     return anatomy
 
 

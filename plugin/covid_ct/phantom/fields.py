@@ -5,13 +5,14 @@ z to the head. Arrays are in the order (z, y, x). A signed distance is in mm and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline, PchipInterpolator
+from scipy.sparse import csr_array
 
 Array: TypeAlias = Any
 """An array of float32, in shapes that broadcast; numpy's types cannot follow it through arithmetic."""
@@ -95,43 +96,37 @@ def linear_neighbours(at: Array, origin: float, step: float, count: int) -> tupl
     return lower, (index - lower).astype(np.float32)
 
 
-@dataclass(frozen=True)
 class Texture:
-    """A smooth random field of mean 0 and deviation about 1 over the drawing grid.
+    """A smooth random field of mean 0 and deviation about 1 over the drawing grid: a cubic spline of random knots.
 
-    Attributes
+    Parameters
     ----------
     grain_mm: float
-        Distance in mm between its random knots.
+        Distance in mm between the knots.
     rng: np.random.Generator
         Source of the knots.
     """
 
-    grain_mm: float
-    rng: np.random.Generator
-    _plane: Array = field(init=False, repr=False)
-    _heights: Array = field(init=False, repr=False)
+    def __init__(self, grain_mm: float, rng: np.random.Generator) -> None:
+        across = self._spline(pixel_centres(GRID), grain_mm)
+        self._up = self._spline(grid_z(), grain_mm)
+        planes, width = self._up.shape[1], across.shape[1]
+        # A spline smooths; three axes' worth of it leave a third of the knots' deviation.
+        knots = 3.0 * rng.standard_normal((width, planes * width), np.float32)
+        rows = (across @ knots).reshape(GRID, planes, width)
+        columns = across @ rows.transpose(2, 1, 0).reshape(width, planes * GRID)
+        self._planes = columns.reshape(GRID, planes, GRID).transpose(1, 2, 0).reshape(planes, GRID * GRID)
 
-    def __post_init__(self) -> None:
-        across = self._spline(pixel_centres(GRID))
-        up = self._spline(grid_z())
-        knots = self.rng.standard_normal((up.shape[1], across.shape[1], across.shape[1]), np.float32)
-        # A cubic B-spline of white knots has about a tenth of their deviation left over three axes' averaging.
-        object.__setattr__(self, "_plane", np.float32(3.0) * (across @ knots @ across.T))
-        object.__setattr__(self, "_heights", up)
-
-    def _spline(self, at: Array) -> Array:
-        start = float(at[0]) - 2 * self.grain_mm
-        count = int(np.ceil((float(at[-1]) - start) / self.grain_mm)) + 4
-        knots = start + self.grain_mm * (np.arange(count + 4) - 1.5)
-        return np.asarray(BSpline.design_matrix(np.asarray(at, float), knots, 3).toarray(), np.float32)
+    @staticmethod
+    def _spline(at: Array, grain_mm: float) -> csr_array:
+        start = float(at[0]) - 2 * grain_mm
+        count = int(np.ceil((float(at[-1]) - start) / grain_mm)) + 4
+        knots = start + grain_mm * (np.arange(count + 4) - 1.5)
+        return csr_array(BSpline.design_matrix(np.asarray(at, float), knots, 3), dtype=np.float32)
 
     def __getitem__(self, chunk: slice) -> Array:
         """Values on some slices of the drawing grid, shape (slices, GRID, GRID)."""
-        weights = self._heights[chunk]
-        used = np.flatnonzero(weights.any(0))
-        near = slice(used[0], used[-1] + 1)
-        return np.tensordot(weights[:, near], self._plane[near], axes=1)
+        return (self._up[chunk] @ self._planes).reshape(-1, GRID, GRID)
 
 
 @dataclass(frozen=True)

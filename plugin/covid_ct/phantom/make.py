@@ -1,5 +1,7 @@
 """From anatomy to the images of a scanner, with the truth on the same grid."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,8 +119,24 @@ def make_phantom(options: PhantomOptions | None = None) -> Phantom:
         turned.
     """
     options = options or PhantomOptions()
-    anatomy = build_anatomy(options.seed, options.lesions)
-    hu, lungs, lesions = _scan(anatomy, options)
+    return scan(build_anatomy(options.seed, options.lesions), options)
+
+
+def scan(anatomy: Anatomy, options: PhantomOptions) -> Phantom:
+    """Make one of several scans of one thorax.
+
+    Parameters
+    ----------
+    anatomy: Anatomy
+        Built with the options' seed and lesions.
+    options: PhantomOptions
+
+    Returns
+    -------
+    Phantom
+        As from `make_phantom`.
+    """
+    hu, lungs, lesions = _images(anatomy, options)
     pixel = FIELD_OF_VIEW_MM / options.matrix
     first = [
         CENTRE_MM[2] - options.spacing_mm * (options.slices - 1) / 2,
@@ -163,7 +181,9 @@ def _slab_weights(options: PhantomOptions) -> Array:
     return weights
 
 
-def _scan(anatomy: Anatomy, options: PhantomOptions) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.uint8]]:
+def _images(
+    anatomy: Anatomy, options: PhantomOptions
+) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.uint8]]:
     """HU, lungs and lesions in the standard axial view: slices to the head, rows to the back, columns to the left."""
     weights = _slab_weights(options)
     middles = weights @ grid_z()
@@ -176,7 +196,7 @@ def _scan(anatomy: Anatomy, options: PhantomOptions) -> tuple[NDArray[np.int16],
     hu, lungs, lesions = np.empty(shape, np.int16), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     side = np.where(across < 0.5, np.uint8(Side.RIGHT), np.uint8(Side.LEFT))
     single = int(np.argmin(np.abs(middles - SINGLE_SLICE_MM)))
-    # More metal-like bone in the way across the shoulders makes more noise there.
+    # Across the shoulders the least radiation comes through.
     loudness = profile(middles, (-200, -60, 0, 80, 125, 190), (1.25, 1.0, 0.95, 1.1, 1.7, 1.3))
     loudness = loudness * NOISE_HU * np.float32((3.0 / options.slab_mm) ** 0.5)
 
@@ -185,7 +205,9 @@ def _scan(anatomy: Anatomy, options: PhantomOptions) -> tuple[NDArray[np.int16],
         rows = mean[lower] + share[:, None] * (mean[lower + 1] - mean[lower])
         return np.asarray(rows[:, lower] + share * (rows[:, lower + 1] - rows[:, lower]), np.float32)
 
-    for index in range(options.slices):
+    shifts = rng.integers(0, (NOISES, options.matrix, options.matrix), (options.slices, 2, 3))
+
+    def take(index: int) -> None:
         image = slab(anatomy.hu, index)
         lung = slab(anatomy.lung, index)
         inside = lung > 0.5
@@ -197,15 +219,14 @@ def _scan(anatomy: Anatomy, options: PhantomOptions) -> tuple[NDArray[np.int16],
             lesion = inside & (ill > 0.5)
             lesions[index] = lesion * np.where(solid > 0.5, LesionKind.CONSOLIDATION, LesionKind.GROUND_GLASS)
         image = np.where(image < -995, np.maximum(image, table), image)
-        image += loudness[index] * sum(_shifted(noises, rng) for _ in range(2))
+        image += loudness[index] * sum(
+            np.roll(noises[one], (down, along), (0, 1)) for one, down, along in shifts[index]
+        )
         hu[index] = np.clip(np.rint(image), -1024, 3071)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(take, range(options.slices)))
     return hu, lungs, lesions
-
-
-def _shifted(noises: list[Array], rng: np.random.Generator) -> Array:
-    """One of the noise images, shifted at random; they wrap around."""
-    shift = rng.integers(0, len(noises[0]), 2)
-    return np.roll(noises[rng.integers(len(noises))], shift, (0, 1))
 
 
 def _noise(rng: np.random.Generator, matrix: int) -> Array:
