@@ -40,7 +40,7 @@ clean: ## remove what was installed and built here
 	rm -rf .venv build output
 
 # What runs: Orthanc and its plugins from Debian, Python packages in a folder of the project's.
-.venv/ready: requirements.txt requirements-no-deps.txt tools/debian-packages.sh
+.venv/ready: requirements.txt requirements-base.txt requirements-no-deps.txt tools/debian-packages.sh
 	@tools/debian-packages.sh orthanc orthanc-python orthanc-dicomweb dcmtk python3-venv fonts-dejavu-core
 	@echo "Installing Python packages into .venv"
 	@$(SYSTEM_PYTHON) -m venv .venv
