@@ -7,7 +7,7 @@ const LAYERS = { 39607008: 'lungs', 112120: 'ground-glass', 112121: 'consolidati
 
 const ONES = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll('0', '').length);
 
-/** Layers of the overlay, the lower ones first, in the colours that the segmentations themselves name. */
+/** Layers of the overlay, the lower ones first, in the colours that the segmentations name too. */
 export const COLORS = {
   lungs: [197, 165, 145],
   'ground-glass': [255, 176, 0],

@@ -145,11 +145,15 @@ export class Loader {
 
   lookAt(index) {
     this.center = index;
+    if (this.held.get(index) instanceof Error) {
+      this.held.delete(index);
+    }
     this.pump();
   }
 
+  /** Begin what is to be loaded next. The slice that is looked at comes alone, lest others delay it. */
   pump() {
-    while (this.underWay.size < PARALLEL_REQUESTS) {
+    while (this.underWay.size < PARALLEL_REQUESTS && !this.underWay.has(this.center)) {
       const next = this.nearestMissing();
       if (next === undefined) {
         return;

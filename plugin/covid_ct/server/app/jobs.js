@@ -1,0 +1,104 @@
+// The dashboard: all analyses, the newest first.
+
+import { getJson } from './orthanc.js';
+import { element } from './panels.js';
+import { jobButton } from './following.js';
+import { canRetry, hasEnded, jobLine } from './words.js';
+
+const POLL_MS = 2000;
+const MOST_SHOWN = 200;
+
+const FILTERS = { all: () => true, open: (job) => !hasEnded(job), Failure: (job) => job.State === 'Failure' };
+
+const at = (id) => document.getElementById(id);
+
+/** Orthanc's notation of a UTC time as the reader's local time. */
+function localTime(text) {
+  const iso = text.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d).*$/, '$1-$2-$3T$4:$5:$6Z');
+  return new Date(iso).toLocaleString();
+}
+
+function actionsOf(job) {
+  const actions = [];
+  if (job.State === 'Success') {
+    actions.push(element('a', 'Results', { href: `results.html?series=${job.Content.Series}` }));
+  }
+  actions.push(element('a', 'Series', { href: `../../app/explorer.html#series?uuid=${job.Content.Series}` }));
+  if (!hasEnded(job)) {
+    actions.push(jobButton('Cancel', job, 'cancel', refresh));
+  }
+  if (canRetry(job)) {
+    actions.push(jobButton('Retry', job, 'retry', refresh));
+  }
+  return actions;
+}
+
+/** A job as an item of the list. */
+function describe(job) {
+  const item = element('li', '', { class: job.State, id: job.ID });
+  const about = element('p', '', { class: 'about' });
+  about.append(
+    element('span', job.State, { class: 'state' }),
+    element('span', localTime(job.CreationTime)),
+    element('span', `${job.EffectiveRuntime.toFixed(1)} s`),
+    element('span', `attempt ${job.Content.Attempts}`),
+    element('span', job.Content.SeriesInstanceUID),
+  );
+  const actions = element('p', '', { class: 'actions' });
+  actions.append(...actionsOf(job));
+  item.append(element('p', jobLine(job)), about);
+  if (!hasEnded(job)) {
+    const bar = element('progress', '', { max: 100, 'aria-label': 'Progress' });
+    bar.value = job.Progress;
+    item.append(bar);
+  }
+  item.append(actions);
+  return item;
+}
+
+/** Replace only the items that changed, so that the focus and what is read aloud stay where they are. */
+function show(jobs) {
+  const list = at('jobs');
+  const known = new Map([...list.children].map((item) => [item.id, item]));
+  const items = jobs.map((job) => {
+    const { Timestamp, EffectiveRuntime, ...rest } = job;
+    const state = JSON.stringify(rest);
+    const old = known.get(job.ID);
+    if (old && old.state === state) {
+      return old;
+    }
+    const item = describe(job);
+    item.state = state;
+    return item;
+  });
+  if (items.length !== list.children.length || items.some((item, index) => item !== list.children[index])) {
+    list.replaceChildren(...items);
+  }
+}
+
+async function refresh() {
+  try {
+    const [status, jobs] = await Promise.all([getJson('/covid/status'), getJson('/covid/jobs?expand')]);
+    const chosen = jobs.reverse().filter(FILTERS[document.querySelector('#filter :checked').value]);
+    show(chosen.slice(0, MOST_SHOWN));
+    at('counts').textContent = Object.entries(status.Jobs).map(([state, count]) => `${count} ${state}`).join(' · ');
+    at('rest').textContent = chosen.length > MOST_SHOWN ? `${chosen.length - MOST_SHOWN} earlier ones are not shown.` : '';
+    at('rest').textContent ||= chosen.length ? '' : 'There are none.';
+    at('problem').hidden = true;
+  } catch (error) {
+    at('problem').textContent = error.message;
+    at('problem').hidden = false;
+  }
+}
+
+async function main() {
+  at('filter').addEventListener('change', refresh);
+  for (;;) {
+    if (!document.hidden) {
+      await refresh();
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+main();
