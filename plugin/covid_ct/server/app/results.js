@@ -171,8 +171,9 @@ async function showFindings(findings, viewer, study, series) {
   panels.showLesions(findings, viewer);
   panels.markLesions(viewer.index);
   panels.showNotes(findings);
+  await viewer.painted; // what follows would delay the first picture
+  await showOverlay(viewer, findings).finally(() => viewer.loader.loadAhead());
   await Promise.all([
-    showOverlay(viewer, findings),
     panels.showLinks(findings, study),
     panels.showHistory(study.ParentPatient, series),
   ]);
@@ -193,7 +194,12 @@ async function main() {
   ]);
   showPatient(study, series);
   const viewer = showPicture(instances, findings);
-  await (findings ? showFindings(findings, viewer, study, series.ID) : showJob(series.ID));
+  if (findings) {
+    await showFindings(findings, viewer, study, series.ID);
+  } else {
+    viewer.loader.loadAhead();
+    await showJob(series.ID);
+  }
 }
 
 main().catch((error) => {

@@ -136,6 +136,13 @@ export class Loader {
     this.underWay = new Set();
     this.center = 0;
     this.most = stack.length;
+    this.ahead = false;
+  }
+
+  /** Load slices before they are looked at, from now on. */
+  loadAhead() {
+    this.ahead = true;
+    this.pump();
   }
 
   /** A loaded slice, an Error where it cannot be loaded, undefined while it is on its way. */
@@ -163,7 +170,8 @@ export class Loader {
   }
 
   nearestMissing() {
-    for (let away = 0; away < this.most / 2 + 1; away += 1) {
+    const farthest = this.ahead ? this.most / 2 : 0;
+    for (let away = 0; away <= farthest; away += 1) {
       for (const index of [this.center + away, this.center - away]) {
         if (index >= 0 && index < this.stack.length && !this.held.has(index) && !this.underWay.has(index)) {
           return index;

@@ -39,6 +39,10 @@ export class Viewer {
     this.loader = new Loader(stack, (index) => index === this.index && this.draw());
     this.index = -1;
     this.window = 'lung';
+    /** Fulfilled once there is a picture. */
+    this.painted = new Promise((resolve) => {
+      this.paintedFirst = resolve;
+    });
     this.listen();
   }
 
@@ -104,6 +108,9 @@ export class Viewer {
 
   paint() {
     const slice = this.loader.get(this.index);
+    if (slice) {
+      this.paintedFirst();
+    }
     if (!slice || slice instanceof Error) {
       this.canvas.dataset.slice = '';
       this.shown(this.index, slice);
