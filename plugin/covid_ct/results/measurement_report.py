@@ -21,6 +21,7 @@ from covid_ct.results.content_items import (
     text,
     uid_reference,
 )
+from covid_ct.results.explicit_vr import element, sequence, set_sequence
 from covid_ct.results.outlines import outer_outline, part_of_lesion
 from covid_ct.results.segmentation import tracking
 from covid_ct.results.source import new_result, reference
@@ -106,7 +107,7 @@ def measurement_report(
     result.PreliminaryFlag = "PRELIMINARY"
     result.ReferencedPerformedProcedureStepSequence = []
     result.PerformedProcedureCodeSequence = []
-    result.CurrentRequestedProcedureEvidenceSequence = [_evidence(volume, segmentations)]
+    set_sequence(result, "CurrentRequestedProcedureEvidenceSequence", [_evidence(volume, segmentations)])
     groups = _Groups(volume, findings, segmentations, uids)
     root = container(
         _REPORT,
@@ -123,17 +124,17 @@ def measurement_report(
     return result
 
 
-def _evidence(volume: Volume, segmentations: Sequence[Dataset]) -> Dataset:
-    """Item of the evidence sequence: every source image and segmentation once."""
-    item = Dataset()
-    item.StudyInstanceUID = volume.headers[0].StudyInstanceUID
-    item.ReferencedSeriesSequence = []
-    for instances in (volume.headers, *((segmentation,) for segmentation in segmentations)):
-        series = Dataset()
-        series.SeriesInstanceUID = instances[0].SeriesInstanceUID
-        series.ReferencedSOPSequence = [reference(instance) for instance in instances]
-        item.ReferencedSeriesSequence.append(series)
-    return item
+def _evidence(volume: Volume, segmentations: Sequence[Dataset]) -> bytes:
+    """Encoded item of the evidence sequence: every source image and segmentation once."""
+    of_series = [volume.headers, *((segmentation,) for segmentation in segmentations)]
+    series = [
+        sequence("ReferencedSOPSequence", *map(reference, instances))
+        + element("SeriesInstanceUID", str(instances[0].SeriesInstanceUID).encode())
+        for instances in of_series
+    ]
+    return sequence("ReferencedSeriesSequence", *series) + element(
+        "StudyInstanceUID", str(volume.headers[0].StudyInstanceUID).encode()
+    )
 
 
 def _observer(uids: ResultUids) -> list[Dataset]:

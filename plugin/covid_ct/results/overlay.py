@@ -14,6 +14,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from covid_ct import RESEARCH_USE_ONLY
 from covid_ct.analysis.findings import Findings, LesionKind
+from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, TINT, in_lung_window
 from covid_ct.results.source import file_meta, frame_of_reference, new_result, reference, source_slice, text_of
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
@@ -179,7 +180,7 @@ def _capture(
     # DICOM asks whether the patient can be told from the picture; the legend names none.
     result.BurnedInAnnotation = "NO"
     result.DerivationDescription = RESEARCH_USE_ONLY
-    result.SourceImageSequence = [reference(volume.headers[source_slice(volume, index)])]
+    set_sequence(result, "SourceImageSequence", [reference(volume.headers[source_slice(volume, index)])])
     _place(result, volume, uids, grid, index)
     result.SamplesPerPixel = 3
     result.PhotometricInterpretation = "YBR_FULL_422"

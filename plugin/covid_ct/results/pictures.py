@@ -119,13 +119,13 @@ class StandardView:
 
 def _bounds(lungs: NDArray[np.uint8], spacing: list[float]) -> tuple[slice, slice, slice]:
     """Box around the lungs with a margin; everything where there are none."""
-    boxes = ndimage.find_objects((lungs > 0).astype(np.uint8))
-    if not boxes:
+    by_slice = lungs.max(axis=0)
+    shadows = (lungs.any(axis=(1, 2)), by_slice.any(axis=1), by_slice.any(axis=0))
+    if not shadows[0].any():
         return slice(0, lungs.shape[0]), slice(0, lungs.shape[1]), slice(0, lungs.shape[2])
-    margins = [round(MARGIN_MM / step) for step in spacing]
     z, y, x = (
-        slice(max(box.start - margin, 0), min(box.stop + margin, size))
-        for box, margin, size in zip(boxes[0], margins, lungs.shape, strict=True)
+        slice(max(int(shadow.argmax()) - margin, 0), len(shadow) - max(int(shadow[::-1].argmax()) - margin, 0))
+        for shadow, margin in zip(shadows, (round(MARGIN_MM / step) for step in spacing), strict=True)
     )
     return z, y, x
 

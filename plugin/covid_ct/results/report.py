@@ -13,6 +13,7 @@ from pydicom.uid import EncapsulatedPDFStorage
 from covid_ct import RESEARCH_USE_ONLY, __version__, identity
 from covid_ct.analysis.findings import Findings
 from covid_ct.results import wording
+from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.fonts import ReportFonts
 from covid_ct.results.pictures import LUNG_COLOR, Plane, StandardView, picture_of
 from covid_ct.results.source import content_date_time, new_result, reference
@@ -321,7 +322,7 @@ def encapsulated_report(volume: Volume, findings: Findings, uids: ResultUids) ->
     result.BurnedInAnnotation = "YES"
     result.DocumentTitle = TITLE
     result.ConceptNameCodeSequence = [code_item(Code("18782-3", "LN", "Radiology Study observation (narrative)"))]
-    result.SourceInstanceSequence = [reference(source) for source in volume.headers]
+    set_sequence(result, "SourceInstanceSequence", map(reference, volume.headers))
     result.MIMETypeOfEncapsulatedDocument = "application/pdf"
     result.EncapsulatedDocumentLength = len(pdf)
     result.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)

@@ -1,7 +1,9 @@
 """Label maps as DICOM segmentations that every viewer opens: BINARY, Explicit VR Little Endian."""
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +12,12 @@ from pydicom.sr.coding import Code
 from pydicom.uid import SegmentationStorage
 
 from covid_ct.analysis.findings import ModelIdentity
+from covid_ct.results.explicit_vr import element, encoded, sequence, set_sequence
 from covid_ct.results.source import (
     decimal_strings,
     frame_of_reference,
     new_result,
     reference,
-    referenced_series,
     text_of,
 )
 from covid_ct.results.terms import (
@@ -109,13 +111,29 @@ def segmentation(
         _segment(number, kind.structures[label], model, uids) for number, label in enumerate(present, start=1)
     ]
     _add_dimensions(result, uids.derive(kind.name, "dimensions"))
-    result.ReferencedSeriesSequence = [referenced_series(volume.headers)]
+    set_sequence(
+        result,
+        "ReferencedSeriesSequence",
+        [
+            sequence("ReferencedInstanceSequence", *map(reference, volume.headers))
+            + element("SeriesInstanceUID", str(header.SeriesInstanceUID).encode())
+        ],
+    )
     result.SharedFunctionalGroupsSequence = [_shared_groups(volume)]
     frames = [(number, int(index)) for number, label in enumerate(present, start=1) for index in slices_of[label]]
     positions = {index: rank for rank, index in enumerate(sorted({index for _, index in frames}), start=1)}
-    result.PerFrameFunctionalGroupsSequence = [
-        _frame_groups(volume.headers[index], number, positions[index]) for number, index in frames
-    ]
+    derivations = {index: _derivation(volume.headers[index]) for index in positions}
+    set_sequence(
+        result,
+        "PerFrameFunctionalGroupsSequence",
+        (
+            derivations[index]
+            + _frame_content(number, positions[index])
+            + _plane_position(volume.headers[index])
+            + sequence("SegmentIdentificationSequence", element("ReferencedSegmentNumber", struct.pack("<H", number)))
+            for number, index in frames
+        ),
+    )
     result.NumberOfFrames = len(frames)
     result.PixelData = _pack([(labels[index], present[number - 1]) for number, index in frames])
     result["PixelData"].VR = "OB"
@@ -210,26 +228,36 @@ def _shared_groups(volume: Volume) -> Dataset:
     return groups
 
 
-def _frame_groups(header: Dataset, segment_number: int, position_index: int) -> Dataset:
-    """Item of the Per-Frame Functional Groups Sequence."""
-    source = reference(header)
-    source.PurposeOfReferenceCodeSequence = [code_item(_SOURCE_IMAGE)]
-    source.SpatialLocationsPreserved = "YES"
-    derivation = Dataset()
-    derivation.DerivationCodeSequence = [code_item(_SEGMENTATION)]
-    derivation.SourceImageSequence = [source]
-    content = Dataset()
-    content.DimensionIndexValues = [segment_number, position_index]
-    plane = Dataset()
-    plane.ImagePositionPatient = decimal_strings(header, "ImagePositionPatient")
-    segment = Dataset()
-    segment.ReferencedSegmentNumber = segment_number
-    groups = Dataset()
-    groups.DerivationImageSequence = [derivation]
-    groups.FrameContentSequence = [content]
-    groups.PlanePositionSequence = [plane]
-    groups.SegmentIdentificationSequence = [segment]
-    return groups
+@cache
+def _code(code: Code) -> bytes:
+    """Encoded content of a code sequence's item."""
+    return encoded(code_item(code))
+
+
+def _derivation(header: Dataset) -> bytes:
+    """Encoded Derivation Image Sequence: which source image a frame was made from, and how."""
+    source = (
+        reference(header)
+        + element("SpatialLocationsPreserved", b"YES")
+        + sequence("PurposeOfReferenceCodeSequence", _code(_SOURCE_IMAGE))
+    )
+    return sequence(
+        "DerivationImageSequence",
+        sequence("SourceImageSequence", source) + sequence("DerivationCodeSequence", _code(_SEGMENTATION)),
+    )
+
+
+def _frame_content(segment_number: int, position: int) -> bytes:
+    """Encoded Frame Content Sequence: the frame's place in the dimensions."""
+    return sequence(
+        "FrameContentSequence", element("DimensionIndexValues", struct.pack("<II", segment_number, position))
+    )
+
+
+def _plane_position(header: Dataset) -> bytes:
+    """Encoded Plane Position Sequence: where the source image, and so the frame, lies."""
+    position = "\\".join(decimal_strings(header, "ImagePositionPatient"))
+    return sequence("PlanePositionSequence", element("ImagePositionPatient", position.encode()))
 
 
 def _pack(frames: Sequence[tuple[NDArray[np.uint8], int]]) -> bytes:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset, config
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
@@ -12,6 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds, validate_value
 
 from covid_ct import __version__, identity
+from covid_ct.results.explicit_vr import element
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
 
@@ -21,6 +23,7 @@ IMPLEMENTATION_CLASS_UID = UID("2.25.298912814122997368992912399954831882916")
 UNKNOWN_DATE = "19000101"
 """Content Date of results whose source holds no valid date; the attribute is of type 1 and the clock is no answer."""
 
+_UTF_8 = "ISO_IR 192"
 _LENGTH_OF_DS = 16
 # Type 2 first: present in a result even where the source lacks them.
 _TYPE_2 = (
@@ -134,7 +137,9 @@ def new_result(
         With file meta information, in Explicit VR Little Endian, for `covid_ct.results.objects.write_result`.
     """
     result = Dataset()
-    result.SpecificCharacterSet = "ISO_IR 192"
+    result.SpecificCharacterSet = _UTF_8
+    # It is written as it was made: so pydicom writes sequences that are encoded already without parsing them.
+    result.set_original_encoding(False, True, convert_encodings(_UTF_8))
     copy_identity(header, result)
     result.StudyInstanceUID = header.StudyInstanceUID
     result.Modality = modality
@@ -209,17 +214,8 @@ def source_slice(volume: Volume, standard_index: int) -> int:
     return int(volume.to_lps(own)[standard_index, 0, 0])
 
 
-def reference(header: Dataset) -> Dataset:
-    """Item that references one source image."""
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    return item
-
-
-def referenced_series(headers: Sequence[Dataset]) -> Dataset:
-    """Item of the Referenced Series Sequence for the source images."""
-    item = Dataset()
-    item.SeriesInstanceUID = headers[0].SeriesInstanceUID
-    item.ReferencedInstanceSequence = [reference(header) for header in headers]
-    return item
+def reference(header: Dataset) -> bytes:
+    """Encoded content of an item that references one image."""
+    return element("ReferencedSOPClassUID", str(header.SOPClassUID).encode()) + element(
+        "ReferencedSOPInstanceUID", str(header.SOPInstanceUID).encode()
+    )
