@@ -66,6 +66,10 @@ class OrthancServer:
         Keys that differ from orthanc.json; objects are merged key by key.
     executable: str
         Orthanc's program.
+    root: Path | None
+        Folder that holds another Debian with its Orthanc, as tools/orthanc-version.sh sets one up. Its programs and
+        libraries are used in place of this machine's, and the Python packages that `make test-orthanc` installed for
+        its Python; files are where they are otherwise, so that no mounts and no root are needed.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class OrthancServer:
         dicom_port: int = 0,
         changes: Mapping[str, Any] | None = None,
         executable: str = "Orthanc",
+        root: Path | None = None,
     ) -> None:
         self.folder = folder
         self.storage = (storage or folder / "storage").resolve()
@@ -86,6 +91,7 @@ class OrthancServer:
         self.log = folder / "orthanc.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._executable = executable
+        self._root = root
         self._changes = changes or {}
 
     def write_configuration(self) -> Path:
@@ -97,6 +103,7 @@ class OrthancServer:
             "HttpPort": self.http_port,
             "DicomPort": self.dicom_port,
             "PythonScript": str(REPOSITORY / configuration["PythonScript"]),
+            "Plugins": [f"{self._root or ''}{plugin}" for plugin in configuration["Plugins"]],
         }
         for key, value in self._changes.items():
             merged = isinstance(value, Mapping) and isinstance(configuration.get(key), dict)
@@ -106,6 +113,21 @@ class OrthancServer:
         path = self.folder / "orthanc.json"
         path.write_text(json.dumps(configuration, indent=2))
         return path
+
+    def _command(self) -> list[str]:
+        if self._root is None:
+            return [self._executable]
+        # The folder's own loader finds the folder's libraries, as it would after a chroot.
+        loader = self._root / "lib64/ld-linux-x86-64.so.2"
+        libraries = f"{self._root}/usr/lib/x86_64-linux-gnu:{self._root}/usr/lib"
+        return [str(loader), "--library-path", libraries, str(self._root / "usr/sbin/Orthanc")]
+
+    def _environment(self) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        if self._root is None:
+            return environment
+        dictionary = next(self._root.glob("usr/share/*dcmtk*/dicom.dic"))
+        return environment | {"PYTHONHOME": str(self._root / "usr"), "DCMDICTPATH": str(dictionary)}
 
     def start(self) -> None:
         """Start Orthanc and wait until it answers.
@@ -118,8 +140,9 @@ class OrthancServer:
         configuration = self.write_configuration()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self._executable, str(configuration)],
+                [*self._command(), str(configuration)],
                 cwd=self.folder,
+                env=self._environment(),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
