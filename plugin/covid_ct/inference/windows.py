@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from covid_ct.inference.manifest import ModelInput
 from covid_ct.inference.preprocessing import Box, axis_weights, resample_plane
 from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
-from covid_ct.inference.session import Model
+from covid_ct.inference.session import Model, tensor_size
 
 FIELD_GRID = (256, 256)
 """Rows and columns of the grid on which the answers for differently cropped slices are put together."""
@@ -85,10 +85,9 @@ def from_tensor(answer: NDArray[np.float32], model_input: ModelInput) -> NDArray
     return answer
 
 
-def _foreground(model: Model, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities without the background, in the standard axial view."""
-    model_input = model.manifest.input
-    answer = from_tensor(model.run(to_tensor(images, model_input)), model_input)
+def _foreground(model: Model, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities without the background."""
+    answer = model.run(tensor)
     return answer if answer.shape[1] == 1 else answer[:, 1:]
 
 
@@ -106,7 +105,8 @@ def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> 
     for start in range(0, len(indices), SLICES_AT_ONCE):
         batch = indices[start : start + SLICES_AT_ONCE]
         boxes = scan.slice_boxes(model_input, batch, common)
-        answer = _foreground(model, scan.slices(model_input, boxes))
+        tensor = to_tensor(scan.slices(model_input, boxes), model_input)
+        answer = from_tensor(_foreground(model, tensor), model_input)
         if own_boxes:
             answer = np.stack([_paste(part, box, scan.hu.shape) for part, box in zip(answer, boxes, strict=True)])
         places = np.array(batch) - common.slices[0]
@@ -131,7 +131,9 @@ def _predict_windows(model: Model, scan: Scan, tick: Callable[[float], None]) ->
     model_input = model.manifest.input
     box = scan.box(model_input)
     volume = scan.volume(model_input, box)
-    averaged = sliding_windows(model, volume, tick)
+    # The windows are laid along the network's own axes, from its own origin.
+    tensor = to_tensor(volume[np.newaxis], model_input)[0]
+    averaged = from_tensor(sliding_windows(model, tensor, tick)[np.newaxis], model_input)[0]
     # Back to the scan's own slices; rows and columns stay the network's.
     depth = axis_weights(volume.shape[0], (0, volume.shape[0]), box.shape[0])
     probabilities = np.empty((len(averaged), box.shape[0], *volume.shape[1:]), np.uint8)
@@ -153,16 +155,16 @@ def sliding_windows(model: Model, volume: NDArray[np.float32], tick: Callable[[f
     ----------
     model: Model
     volume: NDArray[np.float32]
-        Prepared, shape (slices, rows, columns).
+        Prepared, with the network's axes and directions.
     tick: Callable[[float], None]
 
     Returns
     -------
     NDArray[np.float32]
-        Probabilities, shape (classes without the background, slices, rows, columns).
+        Probabilities, shape (classes without the background, and the volume's axes).
     """
     model_input = model.manifest.input
-    size = model_input.size
+    size = tensor_size(model_input)
     missing = [max(0, want - have) for want, have in zip(size, volume.shape, strict=True)]
     before = [count // 2 for count in missing]
     padded = np.pad(
@@ -182,7 +184,7 @@ def sliding_windows(model: Model, volume: NDArray[np.float32], tick: Callable[[f
     corners = list(itertools.product(*starts))
     for number, corner in enumerate(corners, start=1):
         place = tuple(slice(first, first + window) for first, window in zip(corner, size, strict=True))
-        total[(slice(None), *place)] += _foreground(model, padded[place][np.newaxis])[0]
+        total[(slice(None), *place)] += _foreground(model, np.ascontiguousarray(padded[place])[np.newaxis])[0]
         tick(number / len(corners))
     total /= counts[0][:, np.newaxis, np.newaxis]
     total /= counts[1][:, np.newaxis]
