@@ -98,8 +98,8 @@
   }
 
   async function showFindings(box, series, line, results) {
-    const { resultName, resultPath } = await words;
-    const links = results.map((result) => link(resultName(result), resultPath(result)));
+    const { resultLinks } = await words;
+    const links = resultLinks(results).map(({ text, path }) => link(text, path));
     fill(box, line, null, [link('Results page', `/covid/app/results.html?series=${series}`), ...links]);
   }
 

@@ -1,7 +1,7 @@
 // What stands beside the picture: numbers, lesions, earlier analyses, results, models.
 
 import { address, getJson, orNull } from './orthanc.js';
-import { percent, resultName, resultPath } from './words.js';
+import { percent, resultLinks } from './words.js';
 
 const SIDES = ['total', 'right', 'left'];
 
@@ -115,7 +115,7 @@ const VIEWERS = {
 };
 
 export async function showLinks(findings, study) {
-  const results = findings.Results.map((result) => item(link(resultName(result), resultPath(result))));
+  const results = resultLinks(findings.Results).map(({ text, path }) => item(link(text, path)));
   fill('results', results);
   reveal('links');
   const plugins = await getJson('/plugins');

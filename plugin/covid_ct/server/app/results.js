@@ -6,7 +6,7 @@ import * as panels from './panels.js';
 import { COLORS, Segmentation } from './segmentation.js';
 import { Stack } from './stack.js';
 import { WINDOWS, Viewer } from './viewer.js';
-import { findingsLine } from './words.js';
+import { findingsLine, subject } from './words.js';
 
 const KEYS = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -1e6, End: 1e6 };
 
@@ -133,7 +133,7 @@ function showPicture(instances, findings) {
 }
 
 async function showOverlay(viewer, findings) {
-  const wanted = findings.Results.filter((result) => result.Kind.endsWith('.seg'));
+  const wanted = findings.Results.filter((result) => ['lungs', 'lesions'].includes(subject(result)));
   const segmentations = await Promise.all(wanted.map((result) => Segmentation.load(result.ID)));
   segmentations.forEach((segmentation) => viewer.addSegmentation(segmentation));
   drawProfile(viewer.stack, segmentations);

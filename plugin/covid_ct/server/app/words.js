@@ -3,11 +3,11 @@
 export const NOTICE = 'For research and teaching use only. Not for diagnosis.';
 
 const RESULTS = {
-  'report.pdf': 'Report (PDF)',
-  'lungs.seg': 'Lungs (SEG)',
-  'lesions.seg': 'Lesions (SEG)',
-  'measurements.sr': 'Measurements (SR)',
-  'overlay.sc': 'Overlay',
+  report: 'Report (PDF)',
+  overlay: 'Overlay',
+  lungs: 'Lungs (SEG)',
+  lesions: 'Lesions (SEG)',
+  measurements: 'Measurements (SR)',
 };
 
 /** A ratio (0-1) as percent; small lesions keep a second digit. */
@@ -49,14 +49,27 @@ export function canRetry(job) {
   return job.State === 'Failure' && job.ErrorDetails !== 'BadFileFormat';
 }
 
-/** Name of a result for people. */
-export function resultName(result) {
-  return RESULTS[result.Kind] || result.Kind;
+/** What a result is: the first word of its kind, such as lungs of lungs.seg. */
+export function subject(result) {
+  return result.Kind.split('.')[0];
 }
 
-/** Where a result is read: the report as PDF, anything else on its page of Orthanc Explorer. */
-export function resultPath(result) {
-  return result.Kind.endsWith('.pdf') ? `/instances/${result.ID}/pdf` : `/app/explorer.html#instance?uuid=${result.ID}`;
+/**
+ * Links to results, for people: name and path. The report is read as PDF, all else on its page of Orthanc Explorer;
+ * the pictures of the overlay, which are one series, have one link.
+ */
+export function resultLinks(results) {
+  return Object.entries(RESULTS).flatMap(([name, text]) => {
+    const result = results.find((one) => subject(one) === name);
+    if (!result) {
+      return [];
+    }
+    const paths = {
+      report: `/instances/${result.ID}/pdf`,
+      overlay: `/app/explorer.html#series?uuid=${result.ParentSeries}`,
+    };
+    return [{ text, path: paths[name] || `/app/explorer.html#instance?uuid=${result.ID}` }];
+  });
 }
 
 /** The sentence in an error answer of Orthanc or of ours. */
