@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterable
+from functools import cache
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
@@ -11,14 +12,19 @@ from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
 _ITEM = b"\xfe\xff\x00\xe0"
-_LONG_LENGTH = {"SQ"}
+
+
+@cache
+def _tag_and_vr(keyword: str) -> tuple[bytes, str]:
+    """Encoded tag and VR of an attribute."""
+    tag, vr = Tag(keyword), dictionary_VR(keyword)
+    return struct.pack("<HH2s", tag.group, tag.element, vr.encode()), vr
 
 
 def element(keyword: str, value: bytes) -> bytes:
     """Data element in Explicit VR Little Endian (PS3.5 7.1.2), its value encoded already."""
-    tag, vr = Tag(keyword), dictionary_VR(keyword)
-    head = struct.pack("<HH2s", tag.group, tag.element, vr.encode())
-    if vr in _LONG_LENGTH:
+    head, vr = _tag_and_vr(keyword)
+    if vr == "SQ":
         return head + struct.pack("<HI", 0, len(value)) + value
     padded = value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
     return head + struct.pack("<H", len(padded)) + padded

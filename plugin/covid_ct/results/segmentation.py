@@ -1,5 +1,6 @@
 """Label maps as DICOM segmentations that every viewer opens: BINARY, Explicit VR Little Endian."""
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,6 @@ from covid_ct.series.volume import Volume
 
 _SEGMENTATION = Code("113076", "DCM", "Segmentation")
 _SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
-_FRAMES_TO_WHOLE_BYTES = 8
-"""Bits of BINARY frames run on from frame to frame; any eight frames fill whole bytes."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,10 @@ def segmentation(
         A segment for each structure that has a voxel, a frame for each slice that it has one in; none where no
         structure has one: 3D Slicer gives segments after an empty one wrong names and shows nothing of an empty object.
     """
-    slices_of = {label: np.flatnonzero((labels == label).any(axis=(1, 2))) for label in kind.structures}
-    present = [label for label in kind.structures if slices_of[label].size]
+    slices_of = {
+        label: [index for index, plane in enumerate(labels) if (plane == label).any()] for label in kind.structures
+    }
+    present = [label for label in kind.structures if slices_of[label]]
     if not present:
         return None
     header = volume.headers[0]
@@ -120,7 +121,7 @@ def segmentation(
         ],
     )
     result.SharedFunctionalGroupsSequence = [_shared_groups(volume)]
-    frames = [(number, int(index)) for number, label in enumerate(present, start=1) for index in slices_of[label]]
+    frames = [(number, index) for number, label in enumerate(present, start=1) for index in slices_of[label]]
     positions = {index: rank for rank, index in enumerate(sorted({index for _, index in frames}), start=1)}
     derivations = {index: _derivation(volume.headers[index]) for index in positions}
     set_sequence(
@@ -262,11 +263,11 @@ def _plane_position(header: Dataset) -> bytes:
 
 def _pack(frames: Sequence[tuple[NDArray[np.uint8], int]]) -> bytes:
     """Bits of the frames, each given as a slice of the label map and the label that counts as one (PS3.5 8.1.1)."""
-    packed = [
-        np.packbits(np.concatenate([(labels == label).ravel() for labels, label in group]), bitorder="little").tobytes()
-        for group in (
-            frames[start : start + _FRAMES_TO_WHOLE_BYTES] for start in range(0, len(frames), _FRAMES_TO_WHOLE_BYTES)
-        )
-    ]
+    # Bits run on from frame to frame, so only so many frames together end with a whole byte.
+    together = 8 // math.gcd(8, frames[0][0].size)
+    packed = []
+    for start in range(0, len(frames), together):
+        bits = [(plane == label).ravel() for plane, label in frames[start : start + together]]
+        packed.append(np.packbits(np.concatenate(bits) if together > 1 else bits[0], bitorder="little").tobytes())
     pixels = b"".join(packed)
     return pixels + b"\0" * (len(pixels) % 2)
