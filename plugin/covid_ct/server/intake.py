@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from covid_ct.errors import Reason, SeriesRefused
-from covid_ct.series.headers import arrange, check_series
+from covid_ct.series.geometry import arrange
+from covid_ct.series.headers import check_series
 from covid_ct.server.configuration import Configuration
 from covid_ct.server.database import Database
 from covid_ct.server.deliveries import DeliveryStore
