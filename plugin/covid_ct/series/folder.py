@@ -1,22 +1,42 @@
 """A series from a folder of DICOM files."""
 
 import io
-from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom import Dataset
 
-from covid_ct.errors import CovidCtError
-from covid_ct.series.headers import SeriesRules
-from covid_ct.series.reading import read_series
+from covid_ct.errors import CovidCtError, SeriesRefused
+from covid_ct.series.attributes import text
+from covid_ct.series.headers import SeriesHeader, SeriesRules, check_series
+from covid_ct.series.reading import read_series, series_header
 from covid_ct.series.volume import Volume
+
+LOOKED_AT = [
+    "SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "ImageType", "Manufacturer",
+    "ManufacturerModelName",
+]  # fmt: skip
+"""Attributes that tell which series of a folder is meant."""
 
 
 class FolderError(CovidCtError):
     """Raised if a folder does not hold just one CT series, or not the one asked for."""
+
+
+@dataclass
+class _Series:
+    first: Dataset
+    paths: list[Path] = field(default_factory=list)
+
+    @property
+    def header(self) -> SeriesHeader:
+        return series_header(self.first, len(self.paths))
+
+    def __str__(self) -> str:
+        return f'{self.header.series_uid} "{text(self.first, "SeriesDescription")}" ({len(self.paths)} images)'
 
 
 def read_folder(folder: Path, *, series_uid: str | None = None, rules: SeriesRules | None = None) -> Volume:
@@ -31,6 +51,10 @@ def read_folder(folder: Path, *, series_uid: str | None = None, rules: SeriesRul
     rules: SeriesRules
         Which series may be analysed.
 
+    Returns
+    -------
+    Volume
+
     Raises
     ------
     FolderError
@@ -40,32 +64,18 @@ def read_folder(folder: Path, *, series_uid: str | None = None, rules: SeriesRul
     """
     if not folder.is_dir():
         raise FolderError(f"{folder} is not a folder.")
-    series: dict[str, list[Path]] = defaultdict(list)
-    modalities: dict[str, str] = {}
+    found: dict[str, _Series] = {}
+    others = 0
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-        try:
-            header = pydicom.dcmread(path, specific_tags=["SeriesInstanceUID", "Modality"], stop_before_pixels=True)
-        except (InvalidDicomError, EOFError, OSError):
+        header = _look_at(path)
+        if header is None:
+            others += 1
             continue
-        uid = str(header.get("SeriesInstanceUID", ""))
-        series[uid].append(path)
-        modalities[uid] = str(header.get("Modality", ""))
-    if not series:
-        raise FolderError(f"{folder} holds no DICOM files.")
-    chosen = _choose(folder, {uid: len(paths) for uid, paths in series.items()}, modalities, series_uid)
-    return read_series((path.read_bytes() for path in series[chosen]), decode, rules)
-
-
-def _choose(folder: Path, counts: dict[str, int], modalities: dict[str, str], wanted: str | None) -> str:
-    if wanted is not None:
-        if wanted not in counts:
-            raise FolderError(f"{folder} holds no series {wanted}.")
-        return wanted
-    candidates = [uid for uid in counts if modalities[uid] == "CT"] or list(counts)
-    if len(candidates) > 1:
-        found = ", ".join(f"{uid} ({counts[uid]} images)" for uid in candidates)
-        raise FolderError(f"{folder} holds {len(candidates)} series: {found}. Say which one is meant.")
-    return candidates[0]
+        found.setdefault(text(header, "SeriesInstanceUID"), _Series(header)).paths.append(path)
+    if not found:
+        raise FolderError(f"{folder} holds no DICOM images ({others} other files).")
+    chosen = _choose(folder, found, series_uid, rules or SeriesRules())
+    return read_series((path.read_bytes() for path in chosen.paths), decode, rules)
 
 
 def decode(content: bytes) -> NDArray[Any]:
@@ -78,5 +88,44 @@ def decode(content: bytes) -> NDArray[Any]:
     """
     try:
         return pydicom.dcmread(io.BytesIO(content)).pixel_array
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
+    except Exception as error:
+        # pydicom passes on whatever its plugins raise.
         raise ValueError(str(error).partition("\n")[0]) from error
+
+
+def _look_at(path: Path) -> Dataset | None:
+    """The few attributes of a DICOM object, or nothing where the file is none."""
+    try:
+        header = pydicom.dcmread(path, specific_tags=LOOKED_AT, stop_before_pixels=True)
+    except (pydicom.errors.InvalidDicomError, ArithmeticError, AttributeError, LookupError, NotImplementedError,
+            OSError, TypeError, ValueError, EOFError, RecursionError):  # fmt: skip
+        return None
+    # A DICOMDIR is DICOM too, but no image.
+    return header if text(header, "SOPClassUID") else None
+
+
+def _choose(folder: Path, found: dict[str, _Series], wanted: str | None, rules: SeriesRules) -> _Series:
+    if wanted is not None:
+        if wanted not in found:
+            raise FolderError(f"{folder} holds no series {wanted}, but {_listed(list(found.values()))}.")
+        return found[wanted]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    fitting = [series for series in found.values() if _fits(series.header, rules)]
+    if not fitting:
+        raise FolderError(f"{folder} holds no series that can be analysed, but {_listed(list(found.values()))}.")
+    if len(fitting) > 1:
+        raise FolderError(f"{folder} holds {len(fitting)} CT series: {_listed(fitting)}. Say which one is meant.")
+    return fitting[0]
+
+
+def _fits(header: SeriesHeader, rules: SeriesRules) -> bool:
+    try:
+        check_series(header, rules)
+    except SeriesRefused:
+        return False
+    return True
+
+
+def _listed(series: list[_Series]) -> str:
+    return ", ".join(map(str, series))

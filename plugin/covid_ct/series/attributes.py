@@ -1,0 +1,110 @@
+"""Single attributes of headers that anyone may have written, so that each can be missing, empty or broken."""
+
+import struct
+from typing import Any
+
+from pydicom import Dataset
+
+from covid_ct.errors import Reason, SeriesRefused
+
+DECODING_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom raises when an element that is decoded on first use turns out to be broken."""
+
+
+def optional(header: Dataset, keyword: str) -> Any:
+    """Value of an attribute, or None where it is missing, empty or cannot be decoded."""
+    try:
+        value = header.get(keyword)
+    except DECODING_ERRORS:
+        return None
+    return None if value is None or value == "" else value
+
+
+def attribute(header: Dataset, keyword: str) -> Any:
+    """Value of an attribute that the analysis needs.
+
+    Raises
+    ------
+    SeriesRefused
+        If it is missing, empty or cannot be decoded.
+    """
+    value = optional(header, keyword)
+    if value is None:
+        raise bad_header(header, f"{keyword} is missing or not readable")
+    return value
+
+
+def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
+    """Numbers of an attribute that the analysis needs.
+
+    Raises
+    ------
+    SeriesRefused
+        If it is missing or holds anything else.
+    """
+    value = attribute(header, keyword)
+    try:
+        return tuple(map(float, value)) if hasattr(value, "__iter__") else (float(value),)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise bad_header(header, f"{keyword} is no number") from error
+
+
+def number(header: Dataset, keyword: str) -> float:
+    """A number that the analysis needs.
+
+    Raises
+    ------
+    SeriesRefused
+        If the attribute is missing, is no number or holds several.
+    """
+    values = numbers(header, keyword)
+    if len(values) != 1:
+        raise bad_header(header, f"{keyword} holds {len(values)} numbers, not one")
+    return values[0]
+
+
+def whole_number(header: Dataset, keyword: str) -> int:
+    """A whole number that the analysis needs.
+
+    Raises
+    ------
+    SeriesRefused
+        If the attribute is missing or holds anything else.
+    """
+    value = number(header, keyword)
+    if not value.is_integer():
+        raise bad_header(header, f"{keyword} is no whole number")
+    return int(value)
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """Text of an attribute, empty where there is none; values after the first are left out."""
+    value = optional(header, keyword)
+    if value is not None and not isinstance(value, str) and hasattr(value, "__iter__"):
+        value = next(iter(value), None)
+    return "" if value is None else str(value).strip()
+
+
+def name_image(header: Dataset) -> str:
+    """The image and its series by their UIDs, for the beginning of a sentence."""
+    series, image = text(header, "SeriesInstanceUID"), text(header, "SOPInstanceUID")
+    return f"Image {image or 'without SOPInstanceUID'} of series {series or 'without SeriesInstanceUID'}"
+
+
+def bad_header(header: Dataset, what: str) -> SeriesRefused:
+    """Refusal for a broken header."""
+    return SeriesRefused(Reason.BAD_HEADER, f"{name_image(header)}: {what}; correct it and send the series again.")
+
+
+def bad_pixels(header: Dataset, what: str) -> SeriesRefused:
+    """Refusal for broken pixels."""
+    return SeriesRefused(Reason.BAD_PIXELS, f"{name_image(header)}: {what}; send the series again from its source.")

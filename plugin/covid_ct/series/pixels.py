@@ -1,0 +1,149 @@
+"""Pixel data of one image to Hounsfield units."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from covid_ct.errors import Reason, SeriesRefused
+from covid_ct.series.attributes import bad_header, bad_pixels, name_image, number, optional, text, whole_number
+from covid_ct.series.volume import AIR_HU
+
+Decode = Callable[[bytes], NDArray[Any]]
+"""Stored values, shape (rows, columns), of a DICOM file in a compressed syntax; raises ValueError if it cannot."""
+
+MAX_HU = 32767
+"""Largest value in HU that is read. Metal reaches some 30,000 on extended scales; more means broken pixels."""
+
+NATIVE_TYPES = {
+    ImplicitVRLittleEndian: np.dtype("<u2"),
+    ExplicitVRLittleEndian: np.dtype("<u2"),
+    DeflatedExplicitVRLittleEndian: np.dtype("<u2"),
+    ExplicitVRBigEndian: np.dtype(">u2"),
+}
+"""How the transfer syntaxes without compression store a pixel."""
+
+
+def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[Any]:
+    """Pixels of one image as stored.
+
+    Parameters
+    ----------
+    header: Dataset
+        The image, with its pixel data.
+    content: bytes
+        The DICOM file that it was read from, for `decode`.
+    decode: Decode
+        Decodes compressed images.
+
+    Returns
+    -------
+    NDArray
+        Shape (rows, columns), 16-bit integers, signed as PixelRepresentation says.
+
+    Raises
+    ------
+    SeriesRefused
+        If they are not the pixels of a CT image.
+    """
+    shape = (whole_number(header, "Rows"), whole_number(header, "Columns"))
+    stored, signed = _check_format(header)
+    native = NATIVE_TYPES.get(header.file_meta.get("TransferSyntaxUID"))
+    if native is not None:
+        pixels = header.get_item("PixelData").value
+        needed = 2 * shape[0] * shape[1]
+        if not isinstance(pixels, bytes) or len(pixels) < needed:
+            length = len(pixels) if isinstance(pixels, bytes) else 0
+            raise bad_pixels(header, f"it holds {length} bytes of pixels where {needed} are needed")
+        values = np.frombuffer(pixels, native, shape[0] * shape[1]).reshape(shape).astype(np.uint16, copy=False)
+    else:
+        try:
+            decoded = decode(content)
+        except ValueError as error:
+            raise bad_pixels(header, f"its pixels cannot be decoded ({error})") from error
+        if decoded.shape != shape or decoded.dtype.kind not in "iu" or decoded.dtype.itemsize > 2:
+            raise bad_pixels(header, f"its pixels decode to {decoded.dtype} {decoded.shape}, not to {shape} of 16 bits")
+        # Decoders differ in what they make of the sign; the bits are the same.
+        values = decoded.astype(np.int16 if decoded.dtype.kind == "i" else np.uint16).view(np.uint16)
+    # Bits above BitsStored are no part of the value; shifting there and back fills them with the sign, or with zero.
+    unused = 16 - stored
+    values = values.view(np.int16 if signed else np.uint16)
+    return (values << unused) >> unused if unused else values
+
+
+def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]:
+    """Rescaled pixels (PS3.3 C.11.1.1.2) of one image.
+
+    Parameters
+    ----------
+    header: Dataset
+    stored: NDArray
+        Shape (rows, columns), from `stored_values`.
+
+    Returns
+    -------
+    NDArray[np.int16]
+        HU, same shape; padding and all below air is `AIR_HU`.
+
+    Raises
+    ------
+    SeriesRefused
+        If the rescale gives no Hounsfield units.
+    """
+    slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
+    if not 0 < slope < MAX_HU or not abs(intercept) <= MAX_HU:
+        raise bad_header(header, f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} give no Hounsfield units")
+    padded = _padding(header, stored)
+    values: NDArray[Any]
+    if slope == 1 and intercept.is_integer():
+        values = stored.astype(np.int32)
+        values += int(intercept)
+    else:
+        values = np.rint(stored * slope + intercept)
+    if padded is not None:
+        values[padded] = AIR_HU
+    highest = float(values.max())
+    if highest > MAX_HU:
+        raise bad_pixels(header, f"its values reach {highest:.0f} HU, which no CT has")
+    units: NDArray[np.int16] = np.maximum(values, AIR_HU, out=values).astype(np.int16)
+    return units
+
+
+def _check_format(header: Dataset) -> tuple[int, bool]:
+    """BitsStored and whether pixels are signed, if they are those of a CT image."""
+    if (optional(header, "NumberOfFrames") or 1) != 1:
+        raise SeriesRefused(
+            Reason.MULTI_FRAME, f"{name_image(header)} has several frames, which are not read; send single images."
+        )
+    if "PixelData" not in header:
+        raise bad_pixels(header, "it has no pixels")
+    samples, photometric = whole_number(header, "SamplesPerPixel"), text(header, "PhotometricInterpretation")
+    if samples != 1 or photometric != "MONOCHROME2":
+        raise bad_pixels(header, f"its pixels are {photometric} with {samples} samples, not MONOCHROME2 with one")
+    allocated, stored, high = (whole_number(header, key) for key in ("BitsAllocated", "BitsStored", "HighBit"))
+    if allocated != 16 or not 8 <= stored <= 16 or high != stored - 1:
+        raise bad_pixels(
+            header, f"its pixels have {stored} bits up to bit {high} of {allocated}, not 8 to 16 of 16 from bit 0 on"
+        )
+    return stored, whole_number(header, "PixelRepresentation") == 1
+
+
+def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Which pixels are padding (PS3.3 C.7.5.1.1.2), if there can be any."""
+    if optional(header, "PixelPaddingValue") is None:
+        return None
+    limits = [
+        # Writers take the wrong sign for this value now and then.
+        np.array(whole_number(header, keyword)).astype(stored.dtype)
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+        if optional(header, keyword) is not None
+    ]
+    return np.asarray((stored >= min(limits)) & (stored <= max(limits)))
