@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.inference.tiny_models import write_all
 from tests.orthanc.driving import store_scu, wait_for_jobs
 from tools.orthanc_server import OrthancServer
 
@@ -28,6 +29,12 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A phantom of few slices, for tests that need a job rather than figures."""
     options = PhantomOptions(slices=20, spacing_mm=8.0, thickness_mm=8.0)
     return write_folder(make_phantom(options), tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks of a few nodes, for tests that need a job rather than figures."""
+    return write_all(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from covid_ct.phantom import Phantom
-
 from tests.orthanc.driving import wait_for_job
 from tools.orthanc_server import OrthancServer
+
+from covid_ct.phantom import Phantom
 
 
 def results(job: dict[str, Any]) -> dict[str, str]:
@@ -92,7 +92,7 @@ def _on_grid(path: Path, phantom: Phantom) -> np.ndarray:
     assert fields["space"] == "left-posterior-superior"
     first = np.linalg.solve(phantom.affine, [*origin, 1.0])[:3]
     assert np.allclose(first, np.rint(first), atol=0.01), "the segmentation lies on the grid of its source"
-    start = int(round(first[0]))
+    start = round(first[0])
     mask = np.zeros(phantom.hu.shape, bool)
     mask[start : start + slices] = array
     return mask
@@ -100,7 +100,7 @@ def _on_grid(path: Path, phantom: Phantom) -> np.ndarray:
 
 def test_dciodvfy_finds_no_error(files: Path) -> None:
     for path in sorted(files.glob("*.dcm")):
-        found = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True)
+        found = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
         errors = [line for line in (found.stdout + found.stderr).splitlines() if line.startswith("Error")]
         assert not errors, f"{path.name}: {errors}"
 
