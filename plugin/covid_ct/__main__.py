@@ -28,7 +28,7 @@ def main() -> int:
         volume = read_folder(arguments.folder, series_uid=arguments.series)
         findings = analyzer.analyze(volume, _show)
         arguments.output.mkdir(parents=True, exist_ok=True)
-        for result in build_results(volume, findings, analyzer.settings):
+        for result in build_results(volume, findings, {"models": analyzer.fingerprint}):
             write_result(result.dataset, arguments.output / result.name)
     except (CovidCtError, OSError) as error:
         print(error, file=sys.stderr)
