@@ -5,10 +5,11 @@ from covid_ct.analysis.findings import BySide, Side
 from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning, sum_classes
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.inference.preprocessing import Box
+from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
 
-CELL_MM = (5.0, 3.0, 3.0)
 SHAPE = (40, 60, 90)
+SCAN = Scan(np.full(SHAPE, -800, np.int16), (5.0, 3.0, 3.0))
 RIGHT = (slice(5, 35), slice(15, 45), slice(10, 40))
 LEFT = (slice(5, 35), slice(15, 45), slice(50, 78))
 
@@ -31,7 +32,7 @@ def two():
 
 
 def test_sides_come_from_the_classes(two):
-    found = find_lungs(prediction(*two), CELL_MM, "1.2")
+    found = find_lungs(prediction(*two), SCAN, "1.2")
     assert (found.labels[RIGHT] == Side.RIGHT).all()
     assert (found.labels[LEFT] == Side.LEFT).all()
     assert np.count_nonzero(found.labels) == found.labels[RIGHT].size + found.labels[LEFT].size
@@ -42,7 +43,7 @@ def test_sides_come_from_the_position_where_there_is_one_class(two):
     """Even where the lungs touch in front of the heart."""
     either = np.maximum(*two)
     either[10:30, 15:18, 38:52] = 250
-    found = find_lungs(prediction(either), CELL_MM, "1.2")
+    found = find_lungs(prediction(either), SCAN, "1.2")
     assert (found.labels[RIGHT] == Side.RIGHT).all()
     assert (found.labels[LEFT] == Side.LEFT).all()
     bridge = found.labels[10:30, 15:18, 40:50]
@@ -52,7 +53,7 @@ def test_sides_come_from_the_position_where_there_is_one_class(two):
 def test_a_patch_of_the_wrong_side_gets_the_right_one(two):
     right, left = two
     left[12:15, 20:25, 12:16], right[12:15, 20:25, 12:16] = 200, 50
-    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    found = find_lungs(prediction(right, left), SCAN, "1.2")
     assert (found.labels[RIGHT] == Side.RIGHT).all()
 
 
@@ -63,9 +64,38 @@ def test_vessels_are_filled_in_and_the_mediastinum_is_not(two):
     for rows in (slice(15, 18), slice(42, 45)):
         right[15:18, rows, 40:45] = 250
         left[15:18, rows, 45:50] = 250
-    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    found = find_lungs(prediction(right, left), SCAN, "1.2")
     assert (found.labels[10:20, 30:34, 20:24] == Side.RIGHT).all()
     assert not found.labels[15:18, 18:42, 40:50].any()
+
+
+def trachea(hu, slices):
+    """Air of 18 mm between the lungs."""
+    rows, columns = np.ogrid[: SHAPE[1], : SHAPE[2]]
+    disc = np.hypot(rows - 28, columns - 45) < 3
+    hu[slices, disc] = -1000
+    return disc
+
+
+def test_the_trachea_is_no_lung(two):
+    right, left = two
+    hu = np.where(np.maximum(right, left) > 0, -850, 40).astype(np.int16)
+    disc = trachea(hu, slice(22, 40))
+    right[22:38, disc] = 250
+    found = find_lungs(prediction(right, left), Scan(hu, SCAN.spacing), "1.2")
+    assert not found.labels[22:38, disc].any()
+    assert (found.labels[RIGHT] == Side.RIGHT).all()
+
+
+def test_emphysema_is_no_trachea(two):
+    """As dark as air, but in the lung, and a bubble that ends."""
+    right, left = two
+    hu = np.where(np.maximum(right, left) > 0, -850, 40).astype(np.int16)
+    hu[6:34, 17:43, 12:38] = -960
+    trachea(hu, slice(30, 34))
+    right[30:34] = np.maximum(right[30:34], hu[30:34] == -1000)
+    found = find_lungs(prediction(right, left), Scan(hu, SCAN.spacing), "1.2")
+    assert (found.labels[RIGHT] == Side.RIGHT).all()
 
 
 def test_gas_in_the_stomach_and_specks_are_no_lung(two):
@@ -73,7 +103,7 @@ def test_gas_in_the_stomach_and_specks_are_no_lung(two):
     left[0:8, 46:58, 60:75] = 250  # below the left lung, against the front wall of the abdomen
     left[5:8, 46:58, 60:75] = 0
     right[38, 2, 2] = 250
-    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    found = find_lungs(prediction(right, left), SCAN, "1.2")
     assert not found.labels[:, 46:].any()
     assert not found.labels[38].any()
     assert found.probabilities[38, 2, 2] == 0
@@ -84,7 +114,7 @@ def test_a_collapsed_lung_is_kept(two):
     right, left = two
     left[:] = 0
     left[12:30, 30:40, 50:65] = 250
-    found = find_lungs(prediction(right, left), CELL_MM, "1.2")
+    found = find_lungs(prediction(right, left), SCAN, "1.2")
     assert np.count_nonzero(found.labels == Side.LEFT) == 18 * 10 * 15
 
 
@@ -93,7 +123,7 @@ def test_too_little_is_no_lungs(size):
     right = blank()
     right[10 : 10 + size, 10 : 10 + size, 10 : 10 + size] = 255
     with pytest.raises(SeriesRefused, match=r"series 1\.2") as caught:
-        find_lungs(prediction(right, blank()), CELL_MM, "1.2")
+        find_lungs(prediction(right, blank()), SCAN, "1.2")
     assert caught.value.reason is Reason.NO_LUNGS
 
 

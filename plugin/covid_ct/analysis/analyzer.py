@@ -129,8 +129,9 @@ class Analyzer:
         steps = np.linalg.norm(standard_affine(volume)[:3, :3], axis=0)
         spacing = (float(steps[0]), float(steps[1]), float(steps[2]))
 
-        prediction = predict(self._models["lungs"], Scan(hu, spacing), ticker("lungs"))
-        lung_map = find_lungs(prediction, prediction.cell_mm(spacing), volume.series_uid)
+        scan = Scan(hu, spacing)
+        prediction = predict(self._models["lungs"], scan, ticker("lungs"))
+        lung_map = find_lungs(prediction, scan, volume.series_uid)
         paint(lungs_view, prediction.box, lung_map)
 
         scan = Scan(hu, spacing, lungs_view)

@@ -4,10 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from covid_ct.analysis.airways import find_airways
 from covid_ct.analysis.findings import BySide, Side
 from covid_ct.analysis.upsampling import GridMap
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.inference.preprocessing import mask_box
+from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
 
 HALF = 127
@@ -41,15 +43,15 @@ MIDDLE = (0.35, 0.65)
 """Share of the lungs' width in which they are divided where a network does not tell the sides apart."""
 
 
-def find_lungs(prediction: Prediction, cell_mm: tuple[float, float, float], series_uid: str) -> GridMap:
-    """Keep what is lung, fill vessels in, and tell right from left.
+def find_lungs(prediction: Prediction, scan: Scan, series_uid: str) -> GridMap:
+    """Keep what is lung, leave out the large airways, fill vessels in, and tell right from left.
 
     Parameters
     ----------
     prediction: Prediction
         Of a network with the classes right lung, left lung, or lung.
-    cell_mm: tuple[float, float, float]
-        Spacing of the prediction's slices, rows and columns.
+    scan: Scan
+        What was looked at.
     series_uid: str
         For the sentence of a refusal.
 
@@ -65,13 +67,15 @@ def find_lungs(prediction: Prediction, cell_mm: tuple[float, float, float], seri
     """
     either = sum_classes(prediction.probabilities)
     mask = either > HALF
+    cell_mm = prediction.cell_mm(scan.spacing)
     cell_ml = float(np.prod(cell_mm)) / 1000.0
     _refuse_unless(np.count_nonzero(mask) * cell_ml >= MIN_LUNGS_ML, series_uid)
+    airways = find_airways(scan, prediction.box, mask)
     box = mask_box(mask, (0, 1, 1))
-    mask = mask[box.index]
-    kept = _lung_parts(mask)
+    mask, airways = mask[box.index], airways[box.index]
+    kept = _lung_parts(mask & ~airways)
     _refuse_unless(np.count_nonzero(kept) * cell_ml >= MIN_LUNGS_ML, series_uid)
-    filled = kept | _small_holes(kept, MAX_HOLE_MM2 / (cell_mm[1] * cell_mm[2]))
+    filled = kept | (_small_holes(kept, MAX_HOLE_MM2 / (cell_mm[1] * cell_mm[2])) & ~airways)
     inside = either[box.index]
     inside[mask & ~kept] = 0
     inside[filled & ~kept] = 255

@@ -1,0 +1,89 @@
+"""The trachea and the main bronchi, which a lung network may take for lung."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from covid_ct.inference.preprocessing import Box, mask_box, resize
+from covid_ct.inference.scan import Scan
+
+LUMEN_HU = -920
+"""The air of the large airways is below this on a network's grid; lung is above but for emphysema."""
+
+LUMEN_MM2 = (40.0, 1000.0)
+"""Area of an airway in a slice: the smallest main bronchus is 7 mm wide, the largest the bifurcation."""
+
+SEED_MIDDLE = (0.3, 0.7)
+"""Share of the lungs' width in which the trachea begins."""
+
+SEED_FILL = 0.55
+"""Share of its bounding box that the trachea fills where it begins; a disc fills 0.79 of it."""
+
+MIN_HEIGHT_MM = 40.0
+"""What cannot be followed down so far is no trachea."""
+
+
+def find_airways(scan: Scan, box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Follow the air of the trachea from the top of the lungs down into the main bronchi.
+
+    Slice by slice, the air that lies below that of the slice above is followed as long as it is neither as small as a
+    lobar bronchus nor so large that it has to be lung.
+
+    Parameters
+    ----------
+    scan: Scan
+    box: Box
+        The part of the scan that the grid divides evenly.
+    lungs: NDArray[np.bool_]
+        Shape (slices of the box, rows, columns of the grid), not all False: what a network took for lung, airways
+        perhaps included.
+
+    Returns
+    -------
+    NDArray[np.bool_]
+        Same shape, a cell of wall included; all False where no trachea was found.
+    """
+    airways = np.zeros(lungs.shape, bool)
+    # Within the lungs' own rows and columns there is neither table nor air around the patient.
+    where = mask_box(lungs).index
+    middle = np.array(SEED_MIDDLE) * (where[2].stop - where[2].start)
+    cell_mm2 = scan.spacing[1] * scan.spacing[2] * box.shape[1] * box.shape[2] / lungs[0].size
+    areas = np.array(LUMEN_MM2) / cell_mm2
+    followed: list[int] = []
+    for index in reversed(range(where[0].start, where[0].stop)):
+        image = scan.hu[index + box.slices[0], slice(*box.rows), slice(*box.columns)]
+        parts, count = ndimage.label(resize(image, (lungs.shape[1], lungs.shape[2]))[where[1:]] < LUMEN_HU)
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        fitting = (sizes >= areas[0]) & (sizes <= areas[1])
+        fitting[0] = False
+        if followed:
+            fitting &= np.bincount(parts[airways[index + 1][where[1:]]], minlength=count + 1) > 0
+        else:
+            fitting &= _seeds(parts, sizes, fitting, middle)
+        if fitting.any():
+            airways[index][where[1:]] = fitting[parts]
+            followed.append(index)
+        elif len(followed) * scan.spacing[0] >= MIN_HEIGHT_MM:
+            break
+        else:
+            airways[followed] = False
+            followed.clear()
+    if len(followed) * scan.spacing[0] < MIN_HEIGHT_MM:
+        return np.zeros_like(airways)
+    wall = np.zeros((3, 3, 3), bool)
+    wall[1] = True
+    return np.asarray(ndimage.binary_dilation(airways, wall))
+
+
+def _seeds(
+    parts: NDArray[np.int32], sizes: NDArray[np.int64], fitting: NDArray[np.bool_], middle: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which parts of a slice may be where the trachea begins: round and near the middle."""
+    seeds = np.zeros(len(sizes), bool)
+    boxes = ndimage.find_objects(parts)
+    for part in np.flatnonzero(fitting):
+        rows, columns = boxes[part - 1]
+        centre = (columns.start + columns.stop) / 2
+        fill = sizes[part] / ((rows.stop - rows.start) * (columns.stop - columns.start))
+        seeds[part] = middle[0] <= centre <= middle[1] and fill >= SEED_FILL
+    return seeds
