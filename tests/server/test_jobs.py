@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -126,24 +125,6 @@ def test_cancel(jobs: JobStore) -> None:
     assert not jobs.is_cancelled("j1")
     assert jobs.cancel("j1").state == State.RUNNING
     assert jobs.is_cancelled("j1")
-
-
-def test_waiting_ends_with_the_job_or_with_the_plugin(jobs: JobStore, database: Database) -> None:
-    jobs.add(JOB)
-    stopped = threading.Event()
-    answers: list[list[Job]] = []
-    waiter = threading.Thread(target=lambda: answers.append(jobs.wait(["j1"], stopped)))
-    waiter.start()
-    jobs.succeed("j1", {}, [])
-    waiter.join(10)
-    assert answers[0][0].state == State.SUCCESS
-    jobs.requeue("j1")
-    waiter = threading.Thread(target=lambda: answers.append(jobs.wait(["j1"], stopped)))
-    waiter.start()
-    stopped.set()
-    database.wake()
-    waiter.join(10)
-    assert answers[1][0].state == State.PENDING
 
 
 def test_marks(database: Database) -> None:

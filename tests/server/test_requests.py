@@ -1,3 +1,4 @@
+import contextlib
 import json
 from http import HTTPStatus
 
@@ -53,9 +54,5 @@ def test_a_long_body_is_not_parsed() -> None:
 
 @given(st.binary(max_size=300) | st.recursive(st.none() | st.text(), st.lists).map(lambda x: json.dumps(x).encode()))
 def test_any_body_is_parsed_or_refused(body: bytes) -> None:
-    try:
-        request = parse_analyze_request(JSON, body)
-    except RequestError as refused:
-        assert str(refused)
-    else:
-        assert request.level in ("Series", "Study")
+    with contextlib.suppress(RequestError):
+        assert parse_analyze_request(JSON, body).level in ("Series", "Study")

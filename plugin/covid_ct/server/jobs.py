@@ -1,7 +1,6 @@
 """Jobs and where they are kept: SQLite beside Orthanc's storage, so that no accepted work is lost."""
 
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -291,15 +290,6 @@ class JobStore:
                     f"Orthanc died {crashes} times while series {job.series_uid} was analysed, the last time in the "
                     f'stage "{job.stage}"; the series is set aside. POST /covid/jobs/{job.id}/retry tries it again.',
                 )
-
-    def wait(self, job_ids: Sequence[str], stopped: threading.Event) -> list[Job]:
-        """Block until each of the jobs has ended, or the plugin stops."""
-        with self._database.changed:
-            while True:
-                jobs = [self[job_id] for job_id in job_ids]
-                if all(job.ended for job in jobs) or stopped.is_set():
-                    return jobs
-                self._database.changed.wait(1.0)
 
     def _end(self, job_id: str, **values: object) -> None:
         self._update(job_id, completed=timestamp(), **values)

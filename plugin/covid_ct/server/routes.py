@@ -21,6 +21,9 @@ from covid_ct.server.sdk import RestOutput
 MAX_SYNCHRONOUS = 4
 """Requests that may wait for their findings at the same time; each holds one of Orthanc's HTTP threads."""
 
+WAIT_POLL_S = 0.2
+"""How often, in seconds, it is looked whether such a request's jobs have ended."""
+
 DESK_THREADS = 4
 """Threads that serve requests."""
 
@@ -75,8 +78,6 @@ class Routes:
     def stop(self) -> None:
         """Let go of all that wait, and take no more."""
         self._stopped.set()
-        if self._intake_or_none is not None:
-            self._intake_or_none.database.wake()
         self._desk.shutdown(wait=True, cancel_futures=True)
 
     def analyze(self, output: RestOutput, request: dict[str, Any]) -> None:
@@ -182,10 +183,12 @@ class Routes:
             )
         try:
             accepted = self._at_desk(lambda: intake.submit(wanted))
-            ended = self._jobs.wait([job.id for job in accepted], self._stopped)
+            jobs = accepted
+            while not all(job.ended for job in jobs) and not self._stopped.wait(WAIT_POLL_S):
+                jobs = self._at_desk(lambda: [self._job(job.id) for job in accepted])
         finally:
             self._waiting.release()
-        return _shaped(wanted.level, [_findings_of(job, wanted.level) for job in ended])
+        return _shaped(wanted.level, [_findings_of(job, wanted.level) for job in jobs])
 
     def _at_desk(self, work: Callable[[], Any]) -> Any:
         """Have work done on a thread of ours, with a stack of normal size."""
