@@ -25,6 +25,10 @@ MISSING_GLYPH_LATIN_1 = "?"
 """The same where no font is installed at all and the report uses PDF's own Helvetica."""
 
 
+_SHAPED = range(0x0590, 0x2000)
+"""Code points whose letters join, move or run from right to left: Hebrew to Khmer and what lies between."""
+
+
 class ReportFonts:
     """The fonts of one PDF, and whether they can show what is to be written.
 
@@ -61,13 +65,17 @@ class ReportFonts:
             self._substitute = MISSING_GLYPH if ord(MISSING_GLYPH) in self._covered else "?"
 
     def printable(self, text: str) -> str:
-        """Text that the fonts can show: blanks for control characters, a sign for each character without a glyph."""
+        """Text that the fonts can show: blanks for control characters, a sign for each character without a glyph.
+
+        The PDF writes what follows with joined letters and from right to left where the text's script wants it.
+        """
         spaced = "".join(character if character.isprintable() else " " for character in text)
         missing = {ord(character) for character in spaced} - self._all_covered()
         if missing and self.family != "Helvetica":
             self._add_fallbacks(missing)
             missing -= self._all_covered()
         self.dropped |= bool(missing)
+        self._pdf.set_text_shaping(any(ord(character) in _SHAPED for character in spaced))
         return spaced.translate(dict.fromkeys(missing, self._substitute))
 
     def _all_covered(self) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """CT slices with lungs outlined and lesions tinted, for reports and the overlay series."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,14 +108,18 @@ class StandardView:
         )
 
     def _key_indices(self) -> list[int]:
-        """Ascending: the slice with most lesion in each third of the lesions, or quarters of the lungs' height."""
+        """Ascending: the slice with most lesion in each third of the lesions' height, then quarters of the lungs'."""
         area = self._lesion_area.sum(axis=1)
-        total = int(area.sum())
-        if not total:
-            return [len(area) * (part + 1) // (KEY_IMAGES + 1) for part in range(KEY_IMAGES)]
-        third = np.minimum((np.cumsum(area) - area) * KEY_IMAGES // total, KEY_IMAGES - 1)
-        parts = [np.flatnonzero((third == part) & (area > 0)) for part in range(KEY_IMAGES)]
-        return [int(part[area[part].argmax()]) for part in parts if part.size]
+        holding = np.flatnonzero(area)
+        if holding.size:
+            edges = np.linspace(holding[0], holding[-1] + 1, KEY_IMAGES + 1)
+            parts = [holding[(holding >= low) & (holding < high)] for low, high in pairwise(edges)]
+            chosen = [int(part[area[part].argmax()]) for part in parts if part.size]
+        else:
+            chosen = []
+        spread = [len(area) * (part + 1) // (KEY_IMAGES + 1) for part in range(KEY_IMAGES)]
+        chosen += [index for index in spread if index not in chosen]
+        return sorted(chosen[:KEY_IMAGES])
 
 
 def _bounds(lungs: NDArray[np.uint8], spacing: list[float]) -> tuple[slice, slice, slice]:
@@ -169,5 +174,6 @@ def _tint(colored: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int,
 
 
 def _outline(colored: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
-    """Draw the inner edge of a mask."""
-    colored[mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)] = color
+    """Draw the inner edge of a mask, two pixels wide."""
+    inner = ndimage.minimum_filter(mask, 5, mode="nearest")
+    colored[mask & ~inner] = color

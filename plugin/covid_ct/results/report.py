@@ -102,14 +102,12 @@ class _Page:
         height = 19.0
         self._panel(height)
         headline, detail = wording.lesion_answer(measurements)
-        half = _WIDTH * 0.56
+        half = _WIDTH * 0.54
         self._text(_MARGIN + 4, self._y + 3, headline, size=15, bold=True, width=half - 6)
         self._text(_MARGIN + 4, self._y + 11.5, detail, size=9, color=_QUIET, width=half - 6)
         x = _MARGIN + half + 3
-        probability = wording.probability(self._findings.covid_probability)
-        self._text(x, self._y + 3, f"COVID-19 probability {probability}", size=15, bold=True, width=_WIDTH - half - 7)
-        model = self._findings.models[-1]
-        detail = f"of pneumonia, by {model.name} {model.version}; 0 to 1"
+        headline, detail = wording.probability_answer(self._findings.covid_probability, self._findings.models[-1])
+        self._text(x, self._y + 3, headline, size=15, bold=True, width=_WIDTH - half - 7)
         self._text(x, self._y + 11.5, detail, size=9, color=_QUIET, width=_WIDTH - half - 7)
         self._y += height + 4
 
@@ -169,14 +167,21 @@ class _Page:
     def coronal_and_origin(self) -> None:
         """Coronal plane on the left; on the right what was analysed and what with."""
         top = self._y
-        width = 76.0
+        width = 88.0
         height = self._picture(self._view.coronal(), _MARGIN, width, _PAGE_HEIGHT - _MARGIN - 17 - top)
-        self._text(_MARGIN, top + height + 1, "Coronal, where most is affected", size=7.5, color=_QUIET, width=width)
+        self._text(
+            _MARGIN,
+            top + height + 1,
+            wording.coronal_caption(self._findings.measurements),
+            size=7.5,
+            color=_QUIET,
+            width=width,
+        )
         x = _MARGIN + width + 6
         self._y = top
         self._legend(x)
         right = _PAGE_WIDTH - _MARGIN - x
-        self._paragraphs(x, right, "Series", wording.series_lines(self._volume), 4)
+        self._paragraphs(x, right, "Series", wording.series_lines(self._volume), 6)
         lesions = wording.lesion_lines(self._volume, self._findings.measurements.lesions)
         self._paragraphs(x, right, "Largest lesions", lesions, 6)
         self._paragraphs(x, right, "Models and measured accuracy", wording.model_lines(self._findings.models), 9)

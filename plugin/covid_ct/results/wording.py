@@ -1,5 +1,6 @@
 """What the report says, as plain text: no layout here, no DICOM there."""
 
+import re
 from collections.abc import Sequence
 
 from pydicom import Dataset
@@ -48,14 +49,23 @@ def date(value: str) -> str:
     return f"{value[:4]}-{value[4:6]}-{value[6:8]}" if len(value) == 8 and value.isdigit() else value
 
 
+def age(value: str) -> str:
+    """DICOM age, such as 039Y, as people write it; anything else as it is."""
+    units = {"D": "days", "W": "weeks", "M": "months", "Y": "years"}
+    return f"{int(value[:3])} {units[value[3]]}" if re.fullmatch(r"\d{3}[DWMY]", value) else value
+
+
 def patient_cells(header: Dataset) -> list[tuple[str, str]]:
     """Label and value of what identifies patient and study."""
+    born = (
+        date(text_of(header, "PatientBirthDate")),
+        age(text_of(header, "PatientAge")),
+        text_of(header, "PatientSex"),
+    )
     cells = {
         "Patient": person_name(text_of(header, "PatientName")),
         "Patient ID": text_of(header, "PatientID"),
-        "Born, sex": ", ".join(
-            part for part in (date(text_of(header, "PatientBirthDate")), text_of(header, "PatientSex")) if part
-        ),
+        "Born, age, sex": ", ".join(part for part in born if part),
         "Study date": date(text_of(header, "StudyDate")),
         "Accession number": text_of(header, "AccessionNumber"),
     }
@@ -71,6 +81,14 @@ def lesion_answer(measurements: Measurements) -> tuple[str, str]:
     return (
         f"Lesions {percent(ratio.total)} of lung",
         f"{milliliters(lesion.total)} of {lung}; right {percent(ratio.right)}, left {percent(ratio.left)} of its lung",
+    )
+
+
+def probability_answer(value: float, model: ModelIdentity) -> tuple[str, str]:
+    """The probability in a line, and a second line that says of what and by what."""
+    return (
+        f"COVID-19 probability {probability(value)}",
+        f"of pneumonia (0 to 1), by {model.name} {model.version}",
     )
 
 
@@ -104,6 +122,12 @@ def slice_caption(volume: Volume, standard_index: int) -> str:
     return f"{image_name(volume.headers[index], index).capitalize()}, z = {height:.1f} mm"
 
 
+def coronal_caption(measurements: Measurements) -> str:
+    """Which coronal plane is shown."""
+    largest = "lesion" if measurements.lesion_volume_ml.total else "lung"
+    return f"Coronal, where the area of {largest} is largest"
+
+
 def lesion_lines(volume: Volume, lesions: Sequence[Lesion]) -> list[str]:
     """A line for each of the largest lesions: size, side and where to look."""
     largest = sorted(lesions, key=lambda lesion: -lesion.volume_ml)[:LARGEST_LESIONS]
@@ -127,15 +151,16 @@ def series_lines(volume: Volume) -> list[str]:
     scanner = " ".join(text_of(header, keyword) for keyword in ("Manufacturer", "ManufacturerModelName")).strip()
     return [
         f"{f'Series {number}: ' if number else ''}{description or 'no description'}",
-        f"Kernel {kernel or 'not stated'}; thickness {f'{float(thickness):g} mm' if thickness else 'not stated'}; "
-        f"{slices} slices every {between:.2f} mm",
-        f"{columns} × {rows} pixels of {column:.2f} × {row:.2f} mm{f'; {scanner}' if scanner else ''}",
+        f"Kernel {kernel or 'not stated'}; thickness {f'{float(thickness):g} mm' if thickness else 'not stated'}",
+        f"{slices} slices every {between:.2f} mm; {columns} × {rows} pixels of {column:.2f} × {row:.2f} mm",
+        *([scanner] if scanner else []),
     ]
 
 
 def model_lines(models: Sequence[ModelIdentity]) -> list[str]:
     """A line for each model: name, version, measured accuracy."""
-    return [f"{model.role.capitalize()}: {model.name} {model.version}. {model.accuracy}" for model in models]
+    roles = {"lungs": "Lungs", "lesions": "Lesions", "covid": "Probability"}
+    return [f"{roles[model.role]}: {model.name} {model.version}. {model.accuracy}" for model in models]
 
 
 def more_lines(count: int) -> str:
