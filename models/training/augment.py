@@ -1,0 +1,198 @@
+"""Augmentation: HU volumes, 8-bit windows, equalised and noisy pictures, sharp and thick slices as one domain."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from training.data import EQUALISED_HU, picture_to_hu
+
+AIR_HU = -1024.0
+
+
+def equalise(hu: NDArray[np.int16], tiles: int = 8, limit: float = 0.015) -> NDArray[np.int16]:
+    """An image after min-max scaling and contrast-limited adaptive histogram equalisation (Zuiderveld 1994), as HU.
+
+    Parameters
+    ----------
+    hu: NDArray[np.int16]
+        Shape (256, 256).
+    tiles: int
+        Number of tiles along each axis.
+    limit: float
+        Share of a tile's pixels above which a histogram's bin is cut.
+    """
+    clipped = np.clip(hu, -1024, 600).astype(np.float32)
+    low, high = float(clipped.min()), float(clipped.max())
+    grey = np.rint(255 * (clipped - low) / max(high - low, 1.0)).astype(np.int64)
+    size = hu.shape[0] // tiles
+    tile = (np.arange(hu.shape[0]) // size)[:, np.newaxis] * tiles + np.arange(hu.shape[1]) // size
+    histogram = np.bincount((tile * 256 + grey).ravel(), minlength=tiles * tiles * 256).reshape(-1, 256) / size**2
+    cut = np.minimum(histogram, limit)
+    cut += (1.0 - cut.sum(axis=1, keepdims=True)) / 256
+    table = (np.cumsum(cut, axis=1) * 255).reshape(tiles, tiles, 256)
+    place = np.clip((np.arange(hu.shape[0]) + 0.5) / size - 0.5, 0, tiles - 1)
+    lower = np.minimum(place.astype(int), tiles - 2)
+    weight = place - lower
+    rows, columns = lower[:, np.newaxis], lower[np.newaxis]
+    vertical, horizontal = weight[:, np.newaxis], weight[np.newaxis]
+    mixed = (1 - vertical) * (
+        (1 - horizontal) * table[rows, columns, grey] + horizontal * table[rows, columns + 1, grey]
+    ) + vertical * ((1 - horizontal) * table[rows + 1, columns, grey] + horizontal * table[rows + 1, columns + 1, grey])
+    return picture_to_hu(np.rint(mixed).astype(np.uint8), EQUALISED_HU)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How far images are moved about.
+
+    Attributes
+    ----------
+    size: tuple[int, int]
+        Rows and columns of the result.
+    zoom: tuple[float, float]
+        Range of the part of the box that is shown, 1 being all of it.
+    degrees: float
+        Largest rotation.
+    shift: float
+        Largest shift, as a part of the box.
+    mirror: float
+        Probability of a mirror flip.
+    """
+
+    size: tuple[int, int]
+    zoom: tuple[float, float] = (0.8, 1.25)
+    degrees: float = 12.0
+    shift: float = 0.08
+    mirror: float = 0.5
+
+
+def uniform(random: torch.Generator, count: int, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=random)
+
+
+def move(
+    hu: Tensor, labels: Tensor, boxes: Tensor, geometry: Geometry, random: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut boxes out of images, turned, scaled, shifted and mirrored at random.
+
+    Parameters
+    ----------
+    hu: Tensor
+        Shape (images, 1, rows, columns).
+    labels: Tensor
+        Shape (images, maps, rows, columns).
+    boxes: Tensor
+        Shape (images, 4): top, bottom, left, right in pixels.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor, Tensor]
+        Images, labels, and which images were mirrored.
+    """
+    count, (rows, columns) = len(hu), hu.shape[-2:]
+    angle = torch.deg2rad(uniform(random, count, -geometry.degrees, geometry.degrees))
+    zoom = torch.exp(uniform(random, count, *np.log(geometry.zoom)))
+    stretch = torch.exp(uniform(random, count, -geometry.shift, geometry.shift))
+    mirrored = torch.rand(count, generator=random) < geometry.mirror
+    height, width = (boxes[:, 1] - boxes[:, 0]) * zoom * stretch, (boxes[:, 3] - boxes[:, 2]) * zoom / stretch
+    row = (boxes[:, 0] + boxes[:, 1]) / 2 + height * uniform(random, count, -geometry.shift, geometry.shift)
+    column = (boxes[:, 2] + boxes[:, 3]) / 2 + width * uniform(random, count, -geometry.shift, geometry.shift)
+    sign = torch.where(mirrored, -1.0, 1.0)
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 1], theta[:, 0, 2] = (
+        sign * cosine * width / columns,
+        -sine * height / columns,
+        2 * column / columns - 1,
+    )
+    theta[:, 1, 0], theta[:, 1, 1], theta[:, 1, 2] = (
+        sign * sine * width / rows,
+        cosine * height / rows,
+        2 * row / rows - 1,
+    )
+    grid = functional.affine_grid(theta, [count, 1, *geometry.size], align_corners=False)
+    moved = functional.grid_sample(hu - AIR_HU, grid, mode="bilinear", align_corners=False) + AIR_HU
+    turned = functional.grid_sample(labels.float(), grid, mode="nearest", align_corners=False)
+    return moved, turned.round().long(), mirrored
+
+
+def swap_sides(lungs: Tensor, mirrored: Tensor) -> Tensor:
+    """Right becomes left in mirrored label maps."""
+    swapped = torch.where(lungs == 1, 2, torch.where(lungs == 2, 1, lungs))
+    return torch.where(mirrored[:, None, None], swapped, lungs)
+
+
+def _smooth_noise(count: int, cells: int, size: tuple[int, int], random: torch.Generator) -> Tensor:
+    coarse = torch.randn(count, 1, cells, cells, generator=random)
+    return functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)
+
+
+def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Lay made-up ground glass and consolidation into lungs.
+
+    Parameters
+    ----------
+    hu: Tensor
+        Shape (images, 1, rows, columns).
+    lungs: Tensor
+        Same shape, true where lung is known.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Images, and a label map (images, rows, columns): 0, 1 (ground glass), 2 (consolidation).
+    """
+    count, size = len(hu), (hu.shape[-2], hu.shape[-1])
+    cells = 4 + int(torch.randint(0, 7, (1,), generator=random))
+    pattern = _smooth_noise(count, cells, size, random) + 0.4 * _smooth_noise(count, 24, size, random)
+    # Towards the pleura and the back, where COVID-19 prefers to be.
+    depth = functional.avg_pool2d(lungs.float(), 31, 1, 15)
+    pattern = pattern - 1.2 * depth + 0.6 * torch.linspace(-1, 1, size[0])[None, None, :, None]
+    sparse = lungs[..., ::4, ::4]
+    ranked = torch.where(sparse, pattern[..., ::4, ::4], torch.tensor(-9.0)).flatten(1)
+    inside = sparse.flatten(1).sum(1).clamp(min=1)
+    share = uniform(random, count, 0.02, 0.35)
+    ordered = ranked.sort(dim=1, descending=True).values
+    threshold = ordered.gather(1, (inside * share).long().clamp(max=ordered.shape[1] - 1)[:, None])[:, :, None, None]
+    soft = torch.sigmoid((pattern - threshold) * uniform(random, count, 4, 25)[:, None, None, None])
+    strength = (soft * lungs).clamp(0, 1)
+    texture = 60 * _smooth_noise(count, 48, size, random) + 40 * torch.randn(hu.shape, generator=random)
+    dense = torch.rand(count, generator=random)[:, None, None, None] < 0.35
+    target = torch.where(
+        dense,
+        uniform(random, count, -150, 60)[:, None, None, None],
+        uniform(random, count, -680, -330)[:, None, None, None],
+    )
+    opaque = torch.maximum(hu, hu + strength * (target + texture - hu))
+    visible = (strength > 0.5) & (target > hu + 60) | (strength > 0.5) & dense
+    visible = functional.max_pool2d(functional.avg_pool2d(visible.float(), 3, 1, 1).gt(0.5).float(), 3, 1, 1).bool()
+    visible &= (strength > 0.5) & lungs
+    return opaque, torch.where(visible, 1 + dense.long(), 0)[:, 0]
+
+
+def vary_intensities(hu: Tensor, random: torch.Generator) -> Tensor:
+    """Change images in HU as scanners, kernels, windows and exports to pictures do."""
+    count, size = len(hu), (hu.shape[-2], hu.shape[-1])
+
+    def some(probability: float) -> Tensor:
+        return (torch.rand(count, generator=random) < probability)[:, None, None, None]
+
+    def column(low: float, high: float) -> Tensor:
+        return uniform(random, count, low, high)[:, None, None, None]
+
+    blurred = functional.avg_pool2d(hu, 3, 1, 1, count_include_pad=False)
+    hu = torch.where(some(0.4), hu + column(-1.0, 1.0) * (hu - blurred), hu)
+    noise = torch.randn(hu.shape, generator=random)
+    coarse = functional.avg_pool2d(torch.randn(hu.shape, generator=random), 3, 1, 1) * 2.2
+    hu = hu + torch.where(some(0.5), noise, coarse) * torch.where(some(0.6), column(0, 70), torch.zeros(1))
+    bias = _smooth_noise(count, 3, size, random) * column(0, 40)
+    hu = hu + torch.where(some(0.3), bias, torch.zeros(1))
+    # Another window than the assumed one: anything from a slight error to an altogether wrong one.
+    slight = (hu + 850) * column(0.88, 1.14) - 850 + column(-50, 50)
+    wrong = (hu + 850) * column(0.65, 1.5) - 850 + column(-220, 300)
+    hu = torch.where(some(0.2), wrong, torch.where(some(0.7), slight, hu))
+    bent = ((hu + 1200) / 1400).clamp(0, 1).pow(torch.exp(column(-0.35, 0.35))) * 1400 - 1200
+    return torch.where(some(0.25), bent, hu)

@@ -1,0 +1,284 @@
+"""The labelled slices as one kind of thing: upright images in HU with label maps, grouped by patient.
+
+Every array is in the standard axial view (slices from feet to head, rows from anterior to posterior, columns from
+the patient's right to left) and of 256x256 pixels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.signal import fftconvolve
+
+from covid_ct.inference.preprocessing import resize
+from covid_ct.phantom.make import make_phantom
+from covid_ct.phantom.options import PhantomOptions
+
+SIZE = 256
+"""Rows and columns of every image."""
+
+EITHER = 3
+"""Label of a pixel known to be foreground (lung, lesion) whose class nobody knows."""
+
+IGNORED = 255
+"""Label of a pixel about which nothing is known."""
+
+LUNG_WINDOW_HU = (-1350.0, 150.0)
+"""HU that 0 and 255 stand for in an 8-bit picture of a CT in the lung window (width 1500, centre -600)."""
+
+EQUALISED_HU = (-1340.0, 740.0)
+"""HU that 0 and 255 stand for, roughly, in the CLAHE-equalised images of Ma et al. 2020.
+
+Their healthy lung lies at 60 and muscle at 168 on the average over patients; the line through (60, -850 HU) and
+(168, 30 HU) gives these ends. Equalisation is local, so that no mapping is exact.
+"""
+
+CLAHE_STARTS = (0, 159, 279, 397, 510, 626, 696, 789, 970, 1136, 1147, 1265, 1331, 1364, 1365, 1366, 1375)
+"""Index of the first slice of each patient in lungs_and_lesions_clahe.npz, and the number of slices."""
+
+CLAHE_UPSIDE_DOWN_FROM = 1136
+"""From this slice on the images of lungs_and_lesions_clahe.npz have the back at the top."""
+
+CLAHE_VALIDATION = (279, 696, 1331)
+"""Patients held back for validation, by their first slice: one with much, two with little lesion."""
+
+WRONG_LUNG_MASKS = (39, 101, 191)
+"""Slices of lungs_hu.npz whose masks hold the air around the patient too. Left out."""
+
+PHANTOM_SEED = 100
+"""Seed of the first phantom in training."""
+
+FIGURES_VALIDATION_FOLD = 5
+"""One of so many items (patients of the HU slices, blocks of figures) is held back."""
+
+
+def picture_to_hu(picture: NDArray[np.uint8], ends: tuple[float, float] = LUNG_WINDOW_HU) -> NDArray[np.int16]:
+    """An 8-bit picture of a CT as HU, by the line through the HU that 0 and 255 stand for."""
+    return np.rint(ends[0] + (ends[1] - ends[0]) / 255.0 * picture.astype(np.float32)).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Labelled slices of one source.
+
+    Attributes
+    ----------
+    name: str
+    hu: NDArray[np.int16]
+        Shape (slices, 256, 256).
+    lungs: NDArray[np.uint8]
+        0, 1 (right), 2 (left), EITHER or IGNORED.
+    lesions: NDArray[np.uint8]
+        0, 1 (ground glass), 2 (consolidation), EITHER or IGNORED.
+    patients: NDArray[np.int64]
+        A number for the patient of each slice.
+    held_back: NDArray[np.bool_]
+        Slices for validation; whole patients.
+    """
+
+    name: str
+    hu: NDArray[np.int16]
+    lungs: NDArray[np.uint8]
+    lesions: NDArray[np.uint8]
+    patients: NDArray[np.int64]
+    held_back: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.hu)
+
+    def part(self, chosen: NDArray[np.bool_]) -> "Slices":
+        """The slices that a mask chooses."""
+        return replace(
+            self,
+            hu=self.hu[chosen],
+            lungs=self.lungs[chosen],
+            lesions=self.lesions[chosen],
+            patients=self.patients[chosen],
+            held_back=self.held_back[chosen],
+        )
+
+
+def sides(lung: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Label a slice's lung mask by side, as far as position tells it.
+
+    A connected part that lies on one side of the middle is labelled whole. Of one that lies on both (lungs that
+    touch) only what is far from the middle is labelled, the rest is EITHER.
+    """
+    labels = np.zeros(lung.shape, np.uint8)
+    columns = np.flatnonzero(lung.any(axis=0))
+    if columns.size == 0:
+        return labels
+    parts, count = ndimage.label(lung)
+    sizes = ndimage.sum_labels(lung, parts, np.arange(1, count + 1))
+    centres = np.array([centre[1] for centre in ndimage.center_of_mass(lung, parts, np.arange(1, count + 1))])
+    large = sizes > 0.1 * sizes.sum()
+    two_sided = large.sum() == 2
+    middle = centres[large].mean() if two_sided else SIZE / 2
+    margin = 0.06 * SIZE
+    position = np.arange(SIZE)[np.newaxis].repeat(SIZE, axis=0)
+    for index in range(count):
+        mask = parts == index + 1
+        extent = np.flatnonzero(mask.any(axis=0))
+        crossing = min(middle - extent[0], extent[-1] - middle)
+        if crossing < margin and abs(centres[index] - middle) > 0.5 * margin:
+            labels[mask] = 1 if centres[index] < middle else 2
+        else:
+            labels[mask & (position < middle - 2 * margin)] = 1
+            labels[mask & (position > middle + 2 * margin)] = 2
+            labels[mask & (labels == 0)] = EITHER
+    return labels
+
+
+def lungs_by_threshold(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Aerated lung, airways included, of a whole series without large lesions: connected air inside the body."""
+    padded = np.pad(hu < -400, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    for image in padded:
+        parts, _ = ndimage.label(image)
+        image[parts == parts[0, 0]] = False
+    inside = ndimage.binary_opening(padded[:, 1:-1, 1:-1], np.ones((1, 2, 2)))
+    parts, count = ndimage.label(inside)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    kept = np.flatnonzero(sizes > 0.15 * sizes.max())
+    return np.isin(parts, kept)
+
+
+def whole_series_labels(hu: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """What can be known of the lungs in a whole series without masks.
+
+    Air connected to the lungs and far from the middle is lung, everything away from the lungs is not, which
+    includes bowel gas; between (airways, vessels, pleura) nothing is said.
+    """
+    aerated = lungs_by_threshold(hu)
+    near = ndimage.binary_dilation(aerated, np.ones((1, 3, 3)), iterations=2)
+    labels = np.where(near, IGNORED, 0).astype(np.uint8)
+    columns = np.flatnonzero(aerated.any(axis=(0, 1)))
+    middle, half = (columns[0] + columns[-1]) / 2, (columns[-1] - columns[0]) / 2
+    position = np.arange(SIZE)[np.newaxis, np.newaxis]
+    for label, side in ((1, position < middle - 0.3 * half), (2, position > middle + 0.3 * half)):
+        labels[ndimage.binary_closing(aerated, np.ones((1, 3, 3))) & side] = label
+    return labels
+
+
+def hu_slices(folder: Path) -> Slices:
+    """lungs_hu.npz: one slice of each of 200 patients, lungs labelled."""
+    data = np.load(folder / "training/lungs_hu.npz")
+    patients = np.delete(np.arange(len(data["image_hu"])), WRONG_LUNG_MASKS)
+    hu = np.clip(data["image_hu"][patients], -1024, 1500)
+    return Slices(
+        "HU slices",
+        hu,
+        np.stack([sides(mask > 0) for mask in data["lung"][patients]]),
+        np.full(hu.shape, IGNORED, np.uint8),
+        patients,
+        patients % FIGURES_VALIDATION_FOLD == FIGURES_VALIDATION_FOLD - 1,
+    )
+
+
+def clahe_slices(folder: Path) -> Slices:
+    """lungs_and_lesions_clahe.npz: COVID-19 patients, upright, lungs and lesions labelled."""
+    data = np.load(folder / "training/lungs_and_lesions_clahe.npz")
+    upright = {}
+    for name in ("image", "lung", "lesion"):
+        array = data[name].copy()
+        array[CLAHE_UPSIDE_DOWN_FROM:] = array[CLAHE_UPSIDE_DOWN_FROM:, ::-1]
+        upright[name] = array
+    starts = np.array(CLAHE_STARTS[:-1])
+    patients = starts[np.searchsorted(starts, np.arange(len(upright["image"])), side="right") - 1]
+    return Slices(
+        "CLAHE patients",
+        picture_to_hu(upright["image"], EQUALISED_HU),
+        np.stack([sides(mask > 0) for mask in upright["lung"]]),
+        np.where(upright["lesion"] > 0, EITHER, 0).astype(np.uint8),
+        patients,
+        np.isin(patients, CLAHE_VALIDATION),
+    )
+
+
+def medseg_slices(folder: Path) -> Slices:
+    """The MedSeg slices, whole and upright, with ground glass and consolidation apart. Lungs are known at lesions only."""
+    whole = np.load(folder / "training/lesions_full_field.npz")
+    crops = np.load(folder / "training/lesions_ggo_consolidation.npz")
+    lesions, lungs = [], []
+    for lesion, number in zip(whole["lesion"], whole["number"], strict=True):
+        label = crops[f"label_{number}"].T
+        # The crops are parts of the fields at the same scale: they lie where the lesions overlap most.
+        overlap = fftconvolve(lesion > 0, label[::-1, ::-1] > 0)
+        top, left = (
+            int(place) - size + 1
+            for place, size in zip(np.unravel_index(overlap.argmax(), overlap.shape), label.shape, strict=True)
+        )
+        placed = np.zeros(lesion.shape, np.uint8)
+        target = placed[max(0, top) : top + label.shape[0], max(0, left) : left + label.shape[1]]
+        target[:] = label[max(0, -top) :, max(0, -left) :][: target.shape[0], : target.shape[1]]
+        field = np.where(lesion > 0, np.where(placed > 0, placed, EITHER), 0)
+        lesions.append(field[::2, ::2].astype(np.uint8))
+        # The crops were made around the lungs, so there is none outside.
+        lung = np.zeros(lesion.shape, np.uint8)
+        lung[max(0, top) : top + label.shape[0], max(0, left) : left + label.shape[1]] = IGNORED
+        lungs.append(np.where(field > 0, EITHER, lung)[::2, ::2].astype(np.uint8))
+    lesion_labels = np.stack(lesions)
+    count = len(lesion_labels)
+    return Slices(
+        "MedSeg slices",
+        picture_to_hu(np.rint(resize(whole["image"], (SIZE, SIZE))).astype(np.uint8)),
+        np.stack(lungs),
+        lesion_labels,
+        np.arange(count),
+        np.arange(count) >= count - count // FIGURES_VALIDATION_FOLD,
+    )
+
+
+def whole_series(folder: Path) -> Iterator[Slices]:
+    """whole_series_without_covid.npz: five chests without COVID-19; what is not lung is known, and lesions are none."""
+    data = np.load(folder / "training/whole_series_without_covid.npz")
+    for number, name in enumerate(key for key in data if key.endswith(("_window", "_hu"))):
+        array = data[name]
+        hu = picture_to_hu(array) if array.dtype == np.uint8 else np.clip(array, -1024, 1500)
+        yield Slices(
+            name,
+            hu,
+            whole_series_labels(hu),
+            np.zeros(hu.shape, np.uint8),
+            np.full(len(hu), number),
+            np.zeros(len(hu), bool),
+        )
+
+
+def phantoms() -> Slices:
+    """Made-up chests of our own, everything known; other seeds than the one of tests and demo."""
+    made = [
+        make_phantom(
+            PhantomOptions(seed=PHANTOM_SEED + number, slices=30, spacing_mm=10.0, thickness_mm=thickness, matrix=SIZE)
+        )
+        for number, thickness in enumerate((1.0, 2.0, 5.0, 1.0))
+    ]
+    return Slices(
+        "phantoms",
+        np.concatenate([phantom.hu for phantom in made]),
+        np.concatenate([phantom.truth.lungs for phantom in made]),
+        np.concatenate([phantom.truth.lesions for phantom in made]),
+        np.repeat(np.arange(len(made)), [len(phantom.hu) for phantom in made]),
+        np.zeros(sum(len(phantom.hu) for phantom in made), bool),
+    )
+
+
+def regions(slices: Slices, by_patient: bool) -> NDArray[np.float32]:
+    """Bounding box (top, bottom, left, right) of all that is or may be lung, shape (slices, 4).
+
+    Parameters
+    ----------
+    slices: Slices
+    by_patient: bool
+        Whether all slices of a patient share one box, as in a whole series.
+    """
+    boxes = np.empty((len(slices), 4), np.float32)
+    for index in range(len(slices)):
+        chosen = slices.lungs[slices.patients == slices.patients[index]] if by_patient else slices.lungs[[index]]
+        area = (chosen != 0).any(axis=0)
+        rows, columns = (np.flatnonzero(area.any(axis=axis)) for axis in (1, 0))
+        boxes[index] = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows.size else (0, SIZE, 0, SIZE)
+    return boxes

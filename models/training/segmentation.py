@@ -1,0 +1,222 @@
+"""Training of the two segmentation networks."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+from training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
+from training.data import EITHER, IGNORED, Slices, regions
+
+SEED = 20200211
+BATCH = 16
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What tells one training from another.
+
+    Attributes
+    ----------
+    role: str
+        "lungs" or "lesions".
+    geometry: Geometry
+    clip_hu: tuple[float, float]
+        Mapped to 0-1.
+    steps: int
+        Number of batches.
+    rate: float
+        Largest learning rate.
+    opacities: float
+        Part of the images without own lesions that get made-up ones.
+    """
+
+    role: str
+    geometry: Geometry
+    clip_hu: tuple[float, float]
+    steps: int
+    rate: float = 3e-3
+    opacities: float = 0.3
+
+
+class Pool:
+    """One source's slices as tensors, from which batches are drawn.
+
+    Parameters
+    ----------
+    slices: Slices
+    share: float
+        Its share of every batch.
+    equalised: float
+        Part of the images that are shown after CLAHE.
+    whole_field: bool
+        Whether the images are cut to the whole field or to the lungs.
+    by_patient: bool
+        Whether the lungs' box is that of the slice or of the patient.
+    own_lesions: bool
+        Whether the images have lesions of their own already.
+    favour_small: bool
+        Whether slices with little lung (the domes of the diaphragm, the tips) are drawn more often.
+    """
+
+    def __init__(
+        self,
+        slices: Slices,
+        share: float,
+        *,
+        whole_field: bool,
+        equalised: float = 0.0,
+        by_patient: bool = False,
+        own_lesions: bool = False,
+        favour_small: bool = False,
+    ) -> None:
+        area = np.count_nonzero(slices.lungs, axis=(1, 2)).astype(np.float32)
+        self.weights = torch.from_numpy(np.clip(area, 400, None) ** (-0.5 if favour_small else 0.0))
+        self.share, self.equalised, self.own_lesions = share, equalised, own_lesions
+        self.hu = torch.from_numpy(slices.hu)
+        self.other = torch.from_numpy(np.stack([equalise(image) for image in slices.hu])) if equalised else self.hu
+        self.labels = torch.from_numpy(np.stack([slices.lungs, slices.lesions], axis=1))
+        if whole_field:
+            self.boxes = torch.tensor([[0.0, slices.hu.shape[1], 0.0, slices.hu.shape[2]]]).repeat(len(slices), 1)
+        else:
+            self.boxes = torch.from_numpy(regions(slices, by_patient))
+
+    def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images, labels (lungs and lesions), boxes, and which images may get made-up lesions."""
+        index = torch.multinomial(self.weights, count, replacement=True, generator=random)
+        other = torch.rand(count, generator=random) < self.equalised
+        hu = torch.where(other[:, None, None], self.other[index], self.hu[index])
+        clean = torch.full((count,), not self.own_lesions)
+        return hu[:, None].float(), self.labels[index], self.boxes[index], clean
+
+
+class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Endless batches of network inputs and labels, made beside the training by a process of its own."""
+
+    def __init__(self, pools: Sequence[Pool], recipe: Recipe) -> None:
+        self.pools, self.recipe = pools, recipe
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        torch.set_num_threads(1)
+        random = torch.Generator().manual_seed(SEED)
+        while True:
+            yield self._batch(random)
+
+    def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        cumulated = np.cumsum([pool.share for pool in self.pools])
+        # Systematic sampling: every source gets its share as evenly as whole numbers allow.
+        picks = (np.arange(BATCH) + torch.rand(1, generator=random).item()) / BATCH * cumulated[-1]
+        counts = np.bincount(np.searchsorted(cumulated, picks), minlength=len(self.pools))
+        parts = [pool.draw(int(count), random) for pool, count in zip(self.pools, counts, strict=True) if count]
+        hu, labels, boxes, clean = (torch.cat(values) for values in zip(*parts, strict=True))
+        hu, labels, mirrored = move(hu, labels, boxes, recipe.geometry, random)
+        lungs, lesions = swap_sides(labels[:, 0], mirrored), labels[:, 1]
+        chosen = clean & (torch.rand(len(hu), generator=random) < recipe.opacities)
+        if chosen.any():
+            # Where labels say nothing of the middle, air tells lung (and airways, which are small).
+            aerated = (lungs[chosen] == IGNORED) & (hu[chosen, 0] < -500)
+            known = (lungs[chosen] > 0) & (lungs[chosen] != IGNORED) | aerated
+            opaque, made_up = add_opacities(hu[chosen], known[:, None], random)
+            hu[chosen], lesions[chosen] = opaque, torch.where(made_up > 0, made_up, lesions[chosen])
+        hu = vary_intensities(hu, random)
+        low, high = recipe.clip_hu
+        return (hu.clamp(low, high) - low) / (high - low), lungs if recipe.role == "lungs" else lesions
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy and soft Dice; where the class is unknown, of all foreground classes together."""
+    logarithms = functional.log_softmax(logits, dim=1)
+    foreground = torch.logsumexp(logarithms[:, 1:], dim=1)
+    known = labels != IGNORED
+    exact = torch.where(known & (labels != EITHER), labels, 0)
+    likelihood = torch.where(labels == EITHER, foreground, logarithms.gather(1, exact[:, None])[:, 0])
+    entropy = -(likelihood * known).sum() / known.sum().clamp(min=1)
+    probability = foreground.exp() * known
+    truth = ((labels > 0) & known).float()
+    overlap = (probability * truth).sum((1, 2))
+    total = (probability + truth).sum((1, 2))
+    # Over the batch and over each image, so that neither large nor small lesions rule.
+    dice = (2 * overlap.sum() + 1) / (total.sum() + 1)
+    each = ((2 * overlap + 20) / (total + 20)).mean()
+    return entropy + 0.5 * (1 - dice) + 0.5 * (1 - each)
+
+
+def train(
+    network: nn.Module,
+    pools: Sequence[Pool],
+    recipe: Recipe,
+    report: Callable[[nn.Module], str],
+) -> tuple[nn.Module, list[float]]:
+    """Train, and give back the running average of the weights and the curve of losses."""
+    torch.manual_seed(SEED)
+    batches = iter(DataLoader(_Batches(pools, recipe), batch_size=None, num_workers=1, prefetch_factor=3))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device, memory_format=torch.channels_last).train()
+    average = copy.deepcopy(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.15)
+    losses = []
+    for step in (progress := tqdm(range(recipe.steps), mininterval=10)):
+        images, labels = next(batches)
+        images = images.to(device, memory_format=torch.channels_last)
+        loss = segmentation_loss(network(images), labels.to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        progress.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
+        with torch.no_grad():
+            keep = min(0.995, step / (step + 10))
+            for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+                mean.copy_(mean.lerp(value, 1 - keep) if mean.is_floating_point() else value)
+        if (step + 1) % max(1, recipe.steps // 4) == 0:
+            log.info("step %d: %s", step + 1, report(average))
+    return average.cpu().eval(), losses
+
+
+def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Dice coefficient of each image; 1 where both are empty."""
+    axes = tuple(range(1, truth.ndim))
+    total = predicted.sum(axis=axes) + truth.sum(axis=axes)
+    return np.where(total > 0, 2.0 * (predicted & truth).sum(axis=axes) / np.maximum(total, 1), 1.0)
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module, slices: Slices, recipe: Recipe, by_patient: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Most likely classes of held-back slices, and the labels, both as the network sees them."""
+    still = Geometry(recipe.geometry.size, (1.0, 1.0000001), 0.0, 0.0, 0.0)
+    if recipe.role == "lungs":
+        boxes = torch.tensor([[0.0, slices.hu.shape[1], 0.0, slices.hu.shape[2]]]).repeat(len(slices), 1)
+    else:
+        boxes = torch.from_numpy(regions(slices, by_patient))
+    device = next(network.parameters()).device
+    low, high = recipe.clip_hu
+    predicted, labels = [], []
+    training = network.training
+    network.eval()
+    for start in range(0, len(slices), BATCH):
+        part = slice(start, start + BATCH)
+        maps = torch.from_numpy(np.stack([slices.lungs[part], slices.lesions[part]], axis=1))
+        random = torch.Generator().manual_seed(SEED)
+        hu, turned, _ = move(torch.from_numpy(slices.hu[part])[:, None].float(), maps, boxes[part], still, random)
+        logits = network(((hu.clamp(low, high) - low) / (high - low)).to(device))
+        foreground = 1.0 - torch.softmax(logits, dim=1)[:, 0]
+        classes = torch.where(foreground > 0.5, 1 + logits[:, 1:].argmax(dim=1), 0)
+        predicted.append(classes.cpu().numpy().astype(np.uint8))
+        labels.append(turned[:, 0 if recipe.role == "lungs" else 1].numpy().astype(np.uint8))
+    network.train(training)
+    return np.concatenate(predicted), np.concatenate(labels)

@@ -1,0 +1,66 @@
+"""The shipped models on single slices, as the labelled data are: lungs, then lesions in the lungs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from covid_ct.analysis.lungs import HALF
+from covid_ct.inference.preprocessing import axis_weights, resample_plane
+from covid_ct.inference.scan import Scan
+from covid_ct.inference.session import Model
+from covid_ct.inference.windows import predict
+
+SPACING_MM = (5.0, 1.4, 1.4)
+"""Assumed for a slice of 256x256 pixels whose spacing nobody knows."""
+
+MIN_PART = 0.02
+"""Connected parts of less than this share of a slice's lung are dropped, as whole series drop small parts in 3-D."""
+
+
+@dataclass(frozen=True)
+class SliceMaps:
+    """Lungs (0, 1 right, 2 left) and lesions (0, 1 ground glass, 2 consolidation) of one slice."""
+
+    lungs: NDArray[np.uint8]
+    lesions: NDArray[np.uint8]
+
+
+def _nothing(_fraction: float) -> None:
+    """Single slices need no progress."""
+
+
+def _full_size(model: Model, scan: Scan) -> NDArray[np.float32]:
+    """Probabilities of the classes, without background, at the size of the slice."""
+    prediction = predict(model, scan, _nothing)
+    box, grid = prediction.box, prediction.probabilities
+    height, width = box.shape[1:]
+    full = np.zeros((len(grid), *scan.hu.shape[1:]), np.float32)
+    full[:, slice(*box.rows), slice(*box.columns)] = resample_plane(
+        grid[:, 0],
+        axis_weights(grid.shape[2], (0, grid.shape[2]), height),
+        axis_weights(grid.shape[3], (0, grid.shape[3]), width),
+    )
+    return full
+
+
+def segment_lungs(model: Model, hu: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """Label map of the lungs of one slice of shape (rows, columns)."""
+    classes = _full_size(model, Scan(hu[np.newaxis], SPACING_MM))
+    mask = classes.sum(axis=0) > HALF
+    parts, count = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    mask = (sizes >= MIN_PART * sizes.sum())[parts] & mask
+    return np.where(mask, 1 + classes.argmax(axis=0), 0).astype(np.uint8)
+
+
+def segment_slice(lungs_model: Model, lesions_model: Model, hu: NDArray[np.int16]) -> SliceMaps:
+    """Lungs and lesions of one slice of shape (rows, columns)."""
+    lungs = segment_lungs(lungs_model, hu)
+    if not lungs.any():
+        return SliceMaps(lungs, np.zeros_like(lungs))
+    classes = _full_size(lesions_model, Scan(hu[np.newaxis], SPACING_MM, lungs[np.newaxis]))
+    found = (classes.sum(axis=0) > HALF) & (lungs > 0)
+    return SliceMaps(lungs, np.where(found, 1 + classes.argmax(axis=0), 0).astype(np.uint8))

@@ -1,0 +1,235 @@
+"""Train one of the three models: python -m training.train {lungs,lesions,covid} DATA [--models FOLDER] [--steps N].
+
+Writes model.onnx, model.json and the curves of the card into the model's folder, and the weights that another
+training starts from into models/training/weights (not in the repository).
+"""
+
+import argparse
+import copy
+import json
+import logging
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from training import covid, data, plots
+from training.augment import Geometry
+from training.export import export, export_classifier, write_manifest
+from training.networks import UNet
+from training.segmentation import SEED, Pool, Recipe, dice, predict, train
+
+from covid_ct.inference.manifest import load_manifest
+from covid_ct.inference.session import Model
+
+VERSION = "1.0.0"
+WEIGHTS = Path(__file__).parent / "weights"
+
+WIDTHS = (16, 32, 64, 96, 128)
+LUNGS = Recipe("lungs", Geometry((256, 256), zoom=(0.7, 1.25)), clip_hu=(-1200.0, 200.0), steps=1500)
+LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3)), clip_hu=(-1200.0, 200.0), steps=1500)
+COVID_STEPS = 200
+
+log = logging.getLogger("training")
+
+
+def train_lungs(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Module, list[float]]:
+    hu, clahe, medseg = data.hu_slices(folder), data.clahe_slices(folder), data.medseg_slices(folder)
+    series = list(data.whole_series(folder))
+    pools = [
+        Pool(hu.part(~hu.held_back), 5, whole_field=True, equalised=0.1),
+        Pool(clahe.part(~clahe.held_back), 6, whole_field=True, own_lesions=True, favour_small=True),
+        Pool(medseg.part(~medseg.held_back), 1, whole_field=True, own_lesions=True),
+        Pool(data.phantoms(), 1, whole_field=True, own_lesions=True),
+        *(Pool(one, 0.8, whole_field=True, equalised=0.15) for one in series),
+    ]
+    validation = (hu.part(hu.held_back), clahe.part(clahe.held_back))
+
+    def report(network: nn.Module) -> str:
+        lines = []
+        for slices in validation:
+            predicted, labels = predict(network, slices, recipe)
+            values = dice(predicted > 0, labels > 0)
+            both = (predicted > 0) & (labels > 0) & (labels < data.EITHER)
+            swapped = (predicted != labels)[both].mean()
+            lines.append(
+                f"{slices.name} Dice {values.mean():.4f}, worst {values.min():.3f}, sides swapped {swapped:.5f}"
+            )
+        return "; ".join(lines)
+
+    return train(network, pools, recipe, report)
+
+
+def train_lesions(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Module, list[float]]:
+    clahe, medseg = data.clahe_slices(folder), data.medseg_slices(folder)
+    series = list(data.whole_series(folder))
+    known = clahe.part(~clahe.held_back)
+    pools = [
+        Pool(known, 4, whole_field=False, own_lesions=True),
+        Pool(known, 4, whole_field=False, own_lesions=True, by_patient=True),
+        Pool(medseg.part(~medseg.held_back), 4, whole_field=False, own_lesions=True),
+        Pool(data.phantoms(), 1, whole_field=False, own_lesions=True, by_patient=True),
+        *(Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True) for one in series),
+    ]
+    validation = (medseg.part(medseg.held_back), clahe.part(clahe.held_back))
+
+    def report(network: nn.Module) -> str:
+        lines = []
+        for slices in validation:
+            predicted, labels = predict(network, slices, recipe)
+            values = dice(predicted > 0, labels > 0)
+            each = {int(p): round(float(values[slices.patients == p].mean()), 3) for p in np.unique(slices.patients)}
+            lines.append(f"{slices.name} Dice {values.mean():.4f} {each if len(each) < 5 else ''}")
+        for one in series:
+            predicted, _ = predict(network, one, recipe, by_patient=True)
+            lines.append(f"{one.name} {(predicted > 0).mean():.5f}")
+        return "; ".join(lines)
+
+    return train(network, pools, recipe, report)
+
+
+def train_covid(folder: Path, models: Path, steps: int) -> None:
+    pair = tuple(Model(load_manifest(models / role, role)) for role in ("lungs", "lesions"))
+    segmenter = UNet(3, WIDTHS)
+    segmenter.load_state_dict(torch.load(WEIGHTS / "lesions.pt"))
+    positive = covid.make_cases("COVID-19 figures", covid.figures(folder, "covid"), True, pair)
+    negative = covid.make_cases("other figures", covid.figures(folder, "other"), False, pair)
+    clahe, medseg, hu = data.clahe_slices(folder), data.medseg_slices(folder), data.hu_slices(folder)
+    series = np.concatenate([one.hu[::2] for one in data.whole_series(folder)])
+    others = [
+        (covid.make_cases("CLAHE patients", clahe.hu[~clahe.held_back][::4], True, pair), 3.0),
+        (covid.make_cases("MedSeg slices", medseg.hu[~medseg.held_back], True, pair), 2.0),
+        (covid.make_cases("series without COVID-19", series, False, pair), 4.0),
+        (covid.make_cases("HU slices", hu.hu[~hu.held_back], False, pair), 2.0),
+    ]
+    yes, no = covid.cross_validate(segmenter, WIDTHS, positive, negative, others, steps)
+    logits = np.concatenate([yes, no])
+    truth = np.arange(len(logits)) < len(yes)
+    slope, intercept = covid.platt(logits, truth)
+    trivial = covid.linear_auc(*(covid.trivial_features(folder, kind) for kind in ("covid", "other")))
+    lesions = covid.auc(positive.features[:, 0].numpy(), negative.features[:, 0].numpy())
+    distribution = covid.linear_auc(positive.features.double().numpy(), negative.features.double().numpy())
+    probability = 1 / (1 + np.exp(-slope * logits - intercept))
+    figures = {
+        "figures": [len(yes), len(no)],
+        "auc": round(covid.auc(yes, no), 3),
+        "auc_of_trivial_features": round(trivial, 3),
+        "auc_of_lesion_ratio": round(lesions, 3),
+        "auc_of_lesion_distribution": round(distribution, 3),
+        "confusion_at_one_half": {
+            "COVID-19 called COVID-19": int((probability[truth] > 0.5).sum()),
+            "COVID-19 called other": int((probability[truth] <= 0.5).sum()),
+            "other called COVID-19": int((probability[~truth] > 0.5).sum()),
+            "other called other": int((probability[~truth] <= 0.5).sum()),
+        },
+    }
+    log.info("%s", figures)
+    target = models / "covid"
+    final = covid.fit(
+        covid.Classifier(copy.deepcopy(segmenter), WIDTHS),
+        [(positive, covid.FIGURE_SHARE), (negative, covid.FIGURE_SHARE), *others],
+        steps,
+    )
+    export_classifier(final, covid.SIZE, target / "model.onnx")
+    (target / "cross_validation.json").write_text(json.dumps(figures, indent=2) + "\n")
+    plots.reliability(probability, truth, target / "reliability.png")
+    write_manifest(
+        target,
+        role="covid",
+        name="Lesion encoder with lesion distribution",
+        version=VERSION,
+        accuracy=f"AUC {figures['auc']} for COVID-19 against other figures (UCSD COVID-CT, {len(yes)} and {len(no)}, "
+        f"cross-validated, {date.today()}); shape and brightness alone {figures['auc_of_trivial_features']}",
+        inputs={
+            "dimensions": 2,
+            "directions": "LPS",
+            "region": "lungs",
+            "region_margin_mm": 10,
+            "outside_lungs_hu": covid.OUTSIDE_HU,
+            "spacing_mm": None,
+            "size": list(covid.SIZE),
+            "clip_hu": list(covid.CLIP_HU),
+            "scale_to": [0, 1],
+            "standardise": False,
+        },
+        output={
+            "activation": "sigmoid",
+            "classes": ["COVID-19"],
+            "aggregation": {"slices": 16, "quantile": 0.75},
+            "calibration": {"slope": round(slope, 4), "intercept": round(intercept, 4)},
+        },
+        features=list(covid.FEATURES),
+    )
+
+
+def train_segmentation(recipe: Recipe, folder: Path, models: Path, go_on: bool) -> None:
+    torch.manual_seed(SEED)
+    network: nn.Module = UNet(3, WIDTHS)
+    weights = WEIGHTS / f"{recipe.role}.pt"
+    if go_on:
+        network.load_state_dict(torch.load(weights))
+    network, losses = (train_lungs if recipe.role == "lungs" else train_lesions)(network, folder, recipe)
+    WEIGHTS.mkdir(exist_ok=True)
+    torch.save(network.state_dict(), weights)
+    publish(recipe, models)
+    plots.losses(losses, models / recipe.role / "training.png")
+
+
+def publish(recipe: Recipe, models: Path) -> None:
+    """Write the ONNX file and the manifest of a segmentation network from its weights."""
+    network = UNet(3, WIDTHS)
+    network.load_state_dict(torch.load(WEIGHTS / f"{recipe.role}.pt"))
+    target = models / recipe.role
+    export(network, recipe.geometry.size, target / "model.onnx")
+    low, high = recipe.clip_hu
+    write_manifest(
+        target,
+        role=recipe.role,
+        name=f"U-Net for {recipe.role}",
+        version=VERSION,
+        accuracy="measured below",
+        inputs={
+            "dimensions": 2,
+            "directions": "LPS",
+            "region": "field" if recipe.role == "lungs" else "lungs",
+            "region_margin_mm": 0 if recipe.role == "lungs" else 10,
+            "outside_lungs_hu": None,
+            "spacing_mm": None,
+            "size": list(recipe.geometry.size),
+            "clip_hu": [low, high],
+            "scale_to": [0, 1],
+            "standardise": False,
+        },
+        output={
+            "activation": "softmax",
+            "classes": ["background", "right lung", "left lung"]
+            if recipe.role == "lungs"
+            else ["background", "ground glass", "consolidation"],
+            "aggregation": None,
+            "calibration": None,
+        },
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("role", choices=("lungs", "lesions", "covid"))
+    parser.add_argument("data", type=Path, help="folder that holds training/*.npz")
+    parser.add_argument("--models", type=Path, default=Path(__file__).resolve().parents[1])
+    parser.add_argument("--go-on", action="store_true", help="start from the weights that the last training left")
+    parser.add_argument("--steps", type=int, help="number of batches, for a trial")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if arguments.role == "covid":
+        train_covid(arguments.data, arguments.models, arguments.steps or COVID_STEPS)
+    else:
+        recipe = LUNGS if arguments.role == "lungs" else LESIONS
+        train_segmentation(
+            replace(recipe, steps=arguments.steps or recipe.steps), arguments.data, arguments.models, arguments.go_on
+        )
+
+
+if __name__ == "__main__":
+    main()
