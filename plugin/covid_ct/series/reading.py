@@ -20,7 +20,9 @@ from covid_ct.series.volume import Volume
 THICK_SLICE_MM = 5.0
 """Slice thickness in mm above which small lesions and vessels are hard to tell apart."""
 
-SHARP_KERNELS = re.compile(r"^(B[6-9]\d|BL[5-9]\d|BR[6-9]\d|LUNG|BONE|EDGE|FC(5|8)\d|YC|D$|E$|L$)", re.IGNORECASE)
+SHARP_KERNELS = re.compile(
+    r"^(B[6-9]\d|BL[5-9]\d|BR(5[5-9]|[6-9]\d)|LUNG|BONE|EDGE|FC(5|8)\d|YC|D$|E$|L$)", re.IGNORECASE
+)
 """Names of sharp convolution kernels of the large makers, whose noise networks may take for disease."""
 
 SAME_FOR_ALL = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
@@ -157,8 +159,12 @@ def _drop_unreadable(header: Dataset) -> None:
     """Take out what cannot be decoded: results copy the patient's and the study's attributes from the first header."""
     for tag in list(header.keys()):
         try:
-            header[tag]
+            element = header[tag]
+            # pydicom leaves a text that is no number as it is.
+            readable = element.VR not in ("DS", "IS") or not isinstance(element.value, str)
         except DECODING_ERRORS:
+            readable = False
+        if not readable:
             del header[tag]
 
 
