@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from covid_ct.results.outlines import outer_outline
+from covid_ct.results.outlines import MAX_POINTS, outer_outline
 
 
 def area(points: list[tuple[float, float]]) -> float:
@@ -51,3 +51,14 @@ def test_corners_only_where_the_outline_turns(transpose: bool) -> None:
 def test_pixels_that_touch_at_a_corner_are_not_joined(turns: int) -> None:
     mask = np.rot90(np.array([[1, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]], bool), turns)
     assert abs(area(outer_outline(mask))) == 3
+
+
+def test_outlines_fit_into_graphic_data() -> None:
+    comb = np.zeros((100, 400), bool)
+    comb[:, 0] = True
+    comb[::3] = True
+    comb[1::3, 2::2] = True
+    points = outer_outline(comb)
+    assert MAX_POINTS / 2 < len(points) <= MAX_POINTS
+    assert points[0] == points[-1]
+    assert len(points) * 8 < 2**16

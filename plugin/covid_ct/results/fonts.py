@@ -110,13 +110,16 @@ def _main_fonts(folders: tuple[Path, ...]) -> tuple[Path, Path] | None:
 
 @cache
 def _installed(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Font files below the folders, regular ones first, always in the same order."""
+    """Font files below the folders, plain ones first, always in the same order."""
 
     def files() -> Iterator[Path]:
         for folder in folders:
             yield from (path for path in folder.rglob("*") if path.suffix.lower() in {".ttf", ".otf", ".ttc"})
 
-    return tuple(sorted(files(), key=lambda path: ("Regular" not in path.name, path.name, str(path))))
+    def variants(path: Path) -> int:
+        return sum(style in path.name for style in ("Bold", "Italic", "Oblique", "Mono", "Serif"))
+
+    return tuple(sorted(files(), key=lambda path: (variants(path), path.name, str(path))))
 
 
 @cache

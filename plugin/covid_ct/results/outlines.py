@@ -7,6 +7,9 @@ from scipy import ndimage
 from covid_ct.analysis.findings import Findings, Lesion, Side
 from covid_ct.series.volume import Volume
 
+MAX_POINTS = 8191
+"""Most points of an outline: GraphicData has a length of 16 bits and two numbers of 4 bytes for each point."""
+
 
 def part_of_lesion(volume: Volume, findings: Findings, lesion: Lesion) -> NDArray[np.bool_]:
     """The connected part of a lesion on the slice where it is largest.
@@ -50,14 +53,15 @@ def outer_outline(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
     -------
     list[tuple[float, float]]
         Column and row of each corner, the last as the first, in DICOM's image coordinates: (0, 0) is the top left
-        corner of the top left pixel.
+        corner of the top left pixel. At most `MAX_POINTS`: evenly thinned out where there are more.
     """
     parts, _ = ndimage.label(mask)
     part = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     rows, columns = np.nonzero(part)
     top, left = rows.min(), columns.min()
     filled = np.pad(ndimage.binary_fill_holes(part[top : rows.max() + 1, left : columns.max() + 1]), 1)
-    return [(float(column + left - 1), float(row + top - 1)) for row, column in _walk(filled)]
+    corners = [(float(column + left - 1), float(row + top - 1)) for row, column in _walk(filled)]
+    return [*corners[: -1 : -(-len(corners) // MAX_POINTS)], corners[0]]
 
 
 _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))

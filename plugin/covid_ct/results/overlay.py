@@ -17,7 +17,7 @@ from covid_ct import RESEARCH_USE_ONLY
 from covid_ct.analysis.findings import Findings, LesionKind
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, TINT, in_lung_window
-from covid_ct.results.source import file_meta, frame_of_reference, new_result, reference, source_slice, text_of
+from covid_ct.results.source import file_meta, frame_of_reference, new_result, positive_number, reference, source_slice
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -222,5 +222,5 @@ def _place(result: Dataset, volume: Volume, uids: ResultUids, grid: _Grid, index
     position = affine[:3] @ [index, 0, 0, 1]
     result.ImagePositionPatient = [format_number_as_ds(float(value)) for value in position]
     result.PixelSpacing = [format_number_as_ds(float(step * grid.step)) for step in spacing[1:]]
-    result.SliceThickness = text_of(volume.headers[0], "SliceThickness")
+    result.SliceThickness = positive_number(volume.headers[0], "SliceThickness")
     result.SpacingBetweenSlices = format_number_as_ds(float(spacing[0] * -grid.slices.step))

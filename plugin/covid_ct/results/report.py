@@ -31,6 +31,7 @@ _PIXELS_PER_MM = 9.0
 """Pixels of a picture for each mm of paper, about 230 dpi."""
 _JPEG_QUALITY = 88
 _GAP = 3.0
+_HEADER_WIDTHS = (56.0, 38.0, 37.0, 23.0, 28.0)
 _MARK = 4.2
 """Size of the badge that holds an orientation mark."""
 
@@ -89,10 +90,11 @@ class _Page:
         self._y += 9
         self._rule()
         cells = wording.patient_cells(header)
-        width = _WIDTH / len(cells)
-        for column, (label, value) in enumerate(cells):
-            self._text(_MARGIN + column * width, self._y, label, size=7, color=_QUIET)
-            self._text(_MARGIN + column * width, self._y + 3.4, value, size=9.5, width=width - _GAP)
+        x = _MARGIN
+        for (label, value), width in zip(cells, _HEADER_WIDTHS, strict=True):
+            self._text(x, self._y, label, size=7, color=_QUIET)
+            self._text(x, self._y + 3.4, value, size=9.5, width=width - _GAP)
+            x += width
         self._y += 10
         self._rule()
 

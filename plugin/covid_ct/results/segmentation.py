@@ -18,8 +18,8 @@ from covid_ct.results.source import (
     decimal_strings,
     frame_of_reference,
     new_result,
+    positive_number,
     reference,
-    text_of,
 )
 from covid_ct.results.terms import (
     ARTIFICIAL_INTELLIGENCE,
@@ -220,7 +220,7 @@ def _shared_groups(volume: Volume) -> Dataset:
     measures.PixelSpacing = decimal_strings(header, "PixelSpacing")
     # dcmqi takes the slice thickness for the distance of the slices where this is missing.
     measures.SpacingBetweenSlices = f"{volume.spacing[0]:.10g}"
-    measures.SliceThickness = text_of(header, "SliceThickness") or measures.SpacingBetweenSlices
+    measures.SliceThickness = positive_number(header, "SliceThickness") or measures.SpacingBetweenSlices
     orientation = Dataset()
     orientation.ImageOrientationPatient = decimal_strings(header, "ImageOrientationPatient")
     groups = Dataset()

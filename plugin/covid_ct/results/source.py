@@ -1,5 +1,6 @@
 """What every result takes from its source series: patient, study, equipment, dates and frame of reference."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,6 +207,15 @@ def decimal_strings(header: Dataset, keyword: str) -> list[str]:
         text if len(text) <= _LENGTH_OF_DS else format_number_as_ds(float(text))
         for text in text_of(header, keyword).split("\\")
     ]
+
+
+def positive_number(header: Dataset, keyword: str) -> str:
+    """Value of a DS attribute where it is one positive number that DICOM allows, else nothing."""
+    text = text_of(header, keyword)
+    try:
+        return text if is_valid(keyword, text) and 0 < float(text) < math.inf else ""
+    except ValueError:
+        return ""
 
 
 def source_slice(volume: Volume, standard_index: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import BySide, Lesion, Measurements, ModelIdentity
-from covid_ct.results.source import source_slice, text_of
+from covid_ct.results.source import positive_number, source_slice, text_of
 from covid_ct.series.volume import Volume
 
 DROPPED_CHARACTERS = "A box or question mark in a name stands for a character that no font on this server has."
@@ -67,7 +67,7 @@ def patient_cells(header: Dataset) -> list[tuple[str, str]]:
         "Patient ID": text_of(header, "PatientID"),
         "Born, age, sex": ", ".join(part for part in born if part),
         "Study date": date(text_of(header, "StudyDate")),
-        "Accession number": text_of(header, "AccessionNumber"),
+        "Accession": text_of(header, "AccessionNumber"),
     }
     return [(label, value or "not stated") for label, value in cells.items()]
 
@@ -145,7 +145,10 @@ def series_lines(volume: Volume) -> list[str]:
     """What was analysed."""
     header = volume.headers[0]
     number, description = text_of(header, "SeriesNumber"), text_of(header, "SeriesDescription")
-    kernel, thickness = text_of(header, "ConvolutionKernel").replace("\\", ", "), text_of(header, "SliceThickness")
+    kernel, thickness = (
+        text_of(header, "ConvolutionKernel").replace("\\", ", "),
+        positive_number(header, "SliceThickness"),
+    )
     slices, rows, columns = volume.hu.shape
     between, row, column = volume.spacing
     scanner = " ".join(text_of(header, keyword) for keyword in ("Manufacturer", "ManufacturerModelName")).strip()
