@@ -3,6 +3,8 @@
 import { address, getJson, orNull } from './orthanc.js';
 import { percent, resultLinks } from './words.js';
 
+const MOST_LESIONS = 20;
+
 const SIDES = ['total', 'right', 'left'];
 
 const MEASURES = [
@@ -79,13 +81,18 @@ export function showLesions(findings, viewer) {
   if (!lesions.length) {
     return;
   }
-  fill('lesions', lesions.map((lesion) => {
+  fill('lesions', lesions.slice(0, MOST_LESIONS).map((lesion) => {
     const place = viewer.stack.flip(lesion.slice_index) + 1;
     const text = `${lesion.side === 'right' ? 'Right' : 'Left'} lung, ${milliliters(lesion.volume_ml)}, slice ${place}`;
     const button = element('button', text, { type: 'button', 'data-index': lesion.slice_index });
     button.addEventListener('click', () => viewer.goTo(lesion.slice_index));
     return item(button);
   }));
+  const rest = lesions.slice(MOST_LESIONS);
+  const volume = rest.reduce((sum, lesion) => sum + lesion.volume_ml, 0);
+  document.getElementById('smaller').textContent = rest.length
+    ? `and ${rest.length} smaller, ${milliliters(volume)} together`
+    : '';
   reveal('lesion-list');
 }
 

@@ -102,7 +102,7 @@ function listen(viewer) {
   at('picture').addEventListener('pointermove', () => showHu(viewer));
   at('picture').addEventListener('pointerleave', () => showHu(viewer));
   document.addEventListener('keydown', (event) => {
-    if (event.target.matches('input, select, textarea') || event.ctrlKey || event.altKey || event.metaKey) {
+    if (event.target.matches('input:not([type=checkbox])') || event.ctrlKey || event.altKey || event.metaKey) {
       return;
     }
     if (event.key in KEYS) {

@@ -7,6 +7,8 @@ import { COLORS } from './segmentation.js';
 export const WINDOWS = { lung: [-600, 1500], mediastinum: [40, 400], bone: [400, 1800] };
 
 const DRAG_PIXELS = 8; // of a finger for one slice
+const WHEEL_PIXELS = 100; // of a wheel for one slice: a notch; a trackpad sends many small ones
+const LINE_PIXELS = 33; // some browsers count the wheel in lines
 
 /** Gray values of all HU from -32768 to 32767. */
 function grays([center, width]) {
@@ -35,6 +37,7 @@ export class Viewer {
     this.segmentations = [];
     this.opacity = 0.4;
     this.hidden = new Set();
+    this.wheeled = 0;
     this.image = document.createElement('canvas');
     this.loader = new Loader(stack, (index) => index === this.index && this.draw());
     this.index = -1;
@@ -202,7 +205,11 @@ export class Viewer {
   listen() {
     this.canvas.addEventListener('wheel', (event) => {
       event.preventDefault();
-      this.step(Math.sign(event.deltaY));
+      const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PIXELS : 1);
+      this.wheeled = (this.wheeled * pixels > 0 ? this.wheeled : 0) + pixels;
+      const slices = Math.trunc(this.wheeled / WHEEL_PIXELS);
+      this.wheeled -= slices * WHEEL_PIXELS;
+      this.step(slices);
     }, { passive: false });
     this.canvas.addEventListener('pointerdown', (event) => {
       this.canvas.setPointerCapture(event.pointerId);

@@ -1,0 +1,34 @@
+"""What a person does in a browser."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run",
+)  # fmt: skip
+
+TIMEOUT_MS = 60_000
+"""Longest wait for anything to appear; CI's machines may be slow."""
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """A page of a browser; at the end no script of the pages may have failed, nor broken their security policy."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(TIMEOUT_MS)
+        expect.set_options(timeout=TIMEOUT_MS)
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if "Security Policy" in message.text else None)
+        try:
+            yield page
+        finally:
+            browser.close()
+        assert not wrong
