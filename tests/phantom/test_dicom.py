@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from covid_ct.identity import is_own_result
 from covid_ct.phantom import Anatomy, Phantom, PhantomOptions, Position, scan, to_datasets, write_folder
+from covid_ct.series.reading import read_series
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugin"
 DCIODVFY = Path(sys.executable).with_name("dciodvfy")
@@ -63,6 +65,33 @@ def test_images_are_valid_ct(position: Position, anatomy: Anatomy, tmp_path: Pat
     report = subprocess.run([DCIODVFY, "-new", files[1]], capture_output=True, text=True, check=False)
     assert "CTImage" in report.stdout + report.stderr
     assert "Error" not in report.stdout + report.stderr
+
+
+@pytest.mark.parametrize("position", list(Position))
+@pytest.mark.parametrize("columns_to_front", [False, True])
+def test_the_reader_finds_the_phantom_as_it_was_made(
+    position: Position, columns_to_front: bool, anatomy: Anatomy
+) -> None:
+    phantom = scan(
+        anatomy,
+        PhantomOptions(
+            matrix=64, slices=60, spacing_mm=5.0, thickness_mm=7.5,
+            position=position, columns_to_front=columns_to_front, reversed_order=True,
+        ),
+    )  # fmt: skip
+    files = []
+    for dataset in to_datasets(phantom):
+        buffer = io.BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        files.append(buffer.getvalue())
+    volume = read_series(files, never_decode)
+    assert np.array_equal(volume.hu, phantom.hu)
+    assert np.allclose(volume.affine, phantom.affine, atol=1e-5)
+    assert any("7.5 mm thick" in warning for warning in volume.warnings)
+
+
+def never_decode(content: bytes) -> np.ndarray:
+    raise AssertionError("the phantom is not compressed")
 
 
 def test_command_writes_series_and_truth(tmp_path: Path) -> None:

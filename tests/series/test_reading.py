@@ -256,6 +256,14 @@ def test_text_that_is_no_number(keyword: str, number: bytes, series: list[Datase
     assert refusal.value.reason in (Reason.BAD_HEADER, Reason.BAD_GEOMETRY)
 
 
+def test_pixels_of_an_unknown_representation(series: list[Dataset]) -> None:
+    files = encode(series)
+    files[4] = files[4].replace(b"\xe0\x7f\x10\0OW", b"\xe0\x7f\x10\0Oq")
+    with pytest.raises(SeriesRefused, match="0 bytes of pixels") as refusal:
+        read_series(files, never_decode)
+    assert refusal.value.reason is Reason.BAD_PIXELS
+
+
 def test_values_that_no_ct_has(series: list[Dataset]) -> None:
     image = series[4]
     image.BitsStored, image.HighBit = 16, 15

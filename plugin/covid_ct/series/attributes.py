@@ -4,20 +4,25 @@ import struct
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from covid_ct.errors import Reason, SeriesRefused
 
 DECODING_ERRORS = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
     LookupError,
     NotImplementedError,
     OSError,
+    RecursionError,
     TypeError,
     ValueError,
     struct.error,
 )
-"""What pydicom raises when an element that is decoded on first use turns out to be broken."""
+"""What pydicom raises for broken files, and for broken elements, which it decodes on their first use."""
 
 
 def optional(header: Dataset, keyword: str) -> Any:

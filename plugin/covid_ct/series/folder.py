@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from covid_ct.errors import CovidCtError, SeriesRefused
-from covid_ct.series.attributes import text
+from covid_ct.series.attributes import DECODING_ERRORS, text
 from covid_ct.series.headers import SeriesHeader, SeriesRules, check_series
 from covid_ct.series.reading import read_series, series_header
 from covid_ct.series.volume import Volume
@@ -97,8 +97,7 @@ def _look_at(path: Path) -> Dataset | None:
     """The few attributes of a DICOM object, or nothing where the file is none."""
     try:
         header = pydicom.dcmread(path, specific_tags=LOOKED_AT, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, ArithmeticError, AttributeError, LookupError, NotImplementedError,
-            OSError, TypeError, ValueError, EOFError, RecursionError):  # fmt: skip
+    except DECODING_ERRORS:
         return None
     # A DICOMDIR is DICOM too, but no image.
     return header if text(header, "SOPClassUID") else None

@@ -58,7 +58,7 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
     stored, signed = _check_format(header)
     native = NATIVE_TYPES.get(header.file_meta.get("TransferSyntaxUID"))
     if native is not None:
-        pixels = header.get_item("PixelData").value
+        pixels = header.get_item("PixelData", keep_deferred=True).value
         needed = 2 * shape[0] * shape[1]
         if not isinstance(pixels, bytes) or len(pixels) < needed:
             length = len(pixels) if isinstance(pixels, bytes) else 0

@@ -124,8 +124,7 @@ def slice_header(header: Dataset) -> SliceHeader:
 def _parse(content: bytes, number: int) -> Dataset:
     try:
         return pydicom.dcmread(io.BytesIO(content))
-    except Exception as error:
-        # Bytes that are no DICOM make the parser fail in many ways, which all mean the same.
+    except DECODING_ERRORS as error:
         raise SeriesRefused(
             Reason.BAD_HEADER,
             f"Image {number + 1} of the series, as received, is not readable DICOM ({type(error).__name__}); "
