@@ -101,16 +101,21 @@ class _Page:
     def answer(self) -> None:
         """What was found, in words, before any table."""
         measurements = self._findings.measurements
-        height = 19.0
+        height = 23.0
         self._panel(height)
-        headline, detail = wording.lesion_answer(measurements)
         half = _WIDTH * 0.54
-        self._text(_MARGIN + 4, self._y + 3, headline, size=15, bold=True, width=half - 6)
-        self._text(_MARGIN + 4, self._y + 11.5, detail, size=9, color=_QUIET, width=half - 6)
-        x = _MARGIN + half + 3
-        headline, detail = wording.probability_answer(self._findings.covid_probability, self._findings.models[-1])
-        self._text(x, self._y + 3, headline, size=15, bold=True, width=_WIDTH - half - 7)
-        self._text(x, self._y + 11.5, detail, size=9, color=_QUIET, width=_WIDTH - half - 7)
+        answers = (
+            (_MARGIN + 4, half - 6, wording.lesion_answer(measurements)),
+            (
+                _MARGIN + half + 3,
+                _WIDTH - half - 7,
+                wording.probability_answer(self._findings.covid_probability, self._findings.models[-1]),
+            ),
+        )
+        for x, width, (headline, *details) in answers:
+            self._text(x, self._y + 3, headline, size=15, bold=True, width=width)
+            for line, detail in enumerate(details):
+                self._text(x, self._y + 11.3 + 4.4 * line, detail, size=9, color=_QUIET, width=width)
         self._y += height + 4
 
     def tables(self) -> None:

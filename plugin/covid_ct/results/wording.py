@@ -72,23 +72,25 @@ def patient_cells(header: Dataset) -> list[tuple[str, str]]:
     return [(label, value or "not stated") for label, value in cells.items()]
 
 
-def lesion_answer(measurements: Measurements) -> tuple[str, str]:
-    """The finding in a line, and a second line that says more."""
+def lesion_answer(measurements: Measurements) -> tuple[str, ...]:
+    """The finding in a line, then lines that say more."""
     lesion, ratio = measurements.lesion_volume_ml, measurements.lesion_to_lung_ratio
     lung = milliliters(measurements.lung_volume_ml.total)
     if lesion.total == 0:
         return "No lesion found", f"in {lung} of lung"
     return (
         f"Lesions {percent(ratio.total)} of lung",
-        f"{milliliters(lesion.total)} of {lung}; right {percent(ratio.right)}, left {percent(ratio.left)} of its lung",
+        f"{milliliters(lesion.total)} of {lung}",
+        f"{percent(ratio.right)} of the right lung, {percent(ratio.left)} of the left",
     )
 
 
-def probability_answer(value: float, model: ModelIdentity) -> tuple[str, str]:
-    """The probability in a line, and a second line that says of what and by what."""
+def probability_answer(value: float, model: ModelIdentity) -> tuple[str, ...]:
+    """The probability in a line, then lines that say of what and by what."""
     return (
         f"COVID-19 probability {probability(value)}",
-        f"of pneumonia (0 to 1), by {model.name} {model.version}",
+        "of COVID-19 pneumonia, from 0 to 1",
+        f"by {model.name} {model.version}",
     )
 
 
@@ -151,11 +153,12 @@ def series_lines(volume: Volume) -> list[str]:
     )
     slices, rows, columns = volume.hu.shape
     between, row, column = volume.spacing
+    size = f"{column:.2f}" if round(row, 2) == round(column, 2) else f"{column:.2f} × {row:.2f}"
     scanner = " ".join(text_of(header, keyword) for keyword in ("Manufacturer", "ManufacturerModelName")).strip()
     return [
         f"{f'Series {number}: ' if number else ''}{description or 'no description'}",
         f"Kernel {kernel or 'not stated'}; thickness {f'{float(thickness):g} mm' if thickness else 'not stated'}",
-        f"{slices} slices every {between:.2f} mm; {columns} × {rows} pixels of {column:.2f} × {row:.2f} mm",
+        f"{slices} slices every {between:.2f} mm; {columns} × {rows} pixels of {size} mm",
         *([scanner] if scanner else []),
     ]
 
