@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from tests.inference.tiny_models import write_all
-from tests.orthanc.driving import store_scu, wait_for_jobs
+from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, store_scu, wait_for_jobs
+from tests.orthanc.faults import TRIED, Tried, write_faults
 from tools.orthanc_server import OrthancServer
 
 from covid_ct.phantom import Phantom, PhantomOptions, make_phantom, write_folder
@@ -40,11 +41,10 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
     """The repository's configuration, but for a short StableAge."""
-    with OrthancServer(tmp_path_factory.mktemp("orthanc"), changes={"StableAge": STABLE_AGE_S}) as started:
+    folder = tmp_path_factory.mktemp("orthanc")
+    with OrthancServer(folder, changes={"StableAge": STABLE_AGE_S}, root=ORTHANC_ROOT) as started:
         yield started
-        log = started.log.read_text(errors="replace")
-    assert started.process is not None
-    assert started.process.returncode == 0, f"Orthanc did not end in order:\n{log[-3000:]}"
+    assert ended_in_order(started), started.log.read_text(errors="replace")[-3000:]
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., OrthancServer]]:
     def start_one(name: str = "orthanc", **changes: Any) -> OrthancServer:
         changes.setdefault("StableAge", STABLE_AGE_S)
         changes["CovidCt"] = {"Automatic": False, **changes.get("CovidCt", {})}
-        server = OrthancServer(tmp_path / name, changes=changes)
+        server = OrthancServer(tmp_path / name, changes=changes, root=ORTHANC_ROOT)
         server.start()
         started.append(server)
         return server
@@ -77,3 +77,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., OrthancServer]]:
     yield start_one
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def tried() -> Tried:
+    """Takes a fault and what came of it, for the table of docs/reliability.md."""
+    return TRIED.__setitem__
+
+
+def pytest_sessionfinish() -> None:
+    write_faults()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TRIED:
+        terminalreporter.section("faults tried")
+        for fault, outcome in TRIED.items():
+            terminalreporter.write_line(f"{fault}: {outcome}")

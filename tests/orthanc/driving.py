@@ -1,5 +1,7 @@
 """What a modality, a person or a script does to an Orthanc."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -9,6 +11,9 @@ from typing import Any
 from tools.orthanc_server import OrthancServer
 
 JOB_TIMEOUT_S = 180
+
+ORTHANC_ROOT = Path(os.environ["ORTHANC_ROOT"]) if "ORTHANC_ROOT" in os.environ else None
+"""Folder of another Debian whose Orthanc the tests are to run, as `make test-orthanc VERSION=` sets it."""
 
 
 def store_scu(server: OrthancServer, files: Sequence[Path], called: str = "ORTHANC", calling: str = "STORESCU") -> None:
@@ -45,3 +50,14 @@ def wait_for_job(server: OrthancServer, job_id: str, timeout_s: float = JOB_TIME
             return job
         time.sleep(0.2)
     raise AssertionError(f"The job did not end: {job}\n{server.log.read_text(errors='replace')[-3000:]}")
+
+
+def ended_in_order(server: OrthancServer) -> bool:
+    """Whether a stopped Orthanc said its farewell and left without an error."""
+    assert server.process is not None
+    if server.process.returncode == 0:
+        return True
+    # Orthanc's Python plugin 7.1 aborts when it is unloaded while an event waits for any OnChange callback, even one
+    # that does nothing. Orthanc has closed everything by then.
+    farewell = server.log.read_text(errors="replace").rstrip().splitlines()[-2:]
+    return server.process.returncode == -signal.SIGABRT and any("Orthanc has stopped" in line for line in farewell)
