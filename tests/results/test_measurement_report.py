@@ -2,6 +2,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -154,3 +155,13 @@ def test_dcmtk_and_dcmqi_read_it(case: Case, tmp_path: Path) -> None:
         case.findings.measurements.lung_volume_ml.right, abs=1e-5
     )
     assert {group["TrackingIdentifier"] for group in measured.values()} == set(groups_of(dcmread(path)))
+
+
+def test_highdicom_reads_the_templates(upright: Case, tmp_path: Path) -> None:
+    content = highdicom.sr.srread(upright.written(tmp_path)[NAME]).content
+    outlined = content.get_planar_roi_measurement_groups()
+    largest = [lesion.volume_ml for lesion in upright.findings.measurements.lesions]
+    assert [group.get_measurements()[0].value for group in outlined] == pytest.approx(largest, abs=1e-5)
+    segments = [group.tracking_identifier for group in content.get_volumetric_roi_measurement_groups()]
+    assert segments == ["Right lung", "Left lung", "Ground glass", "Consolidation"]
+    assert len(content.get_image_measurement_groups()) == len(groups_of(upright.results[NAME])) - 6

@@ -2,6 +2,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -179,3 +180,13 @@ def test_lesions_far_apart_keep_their_slices(tmp_path: Path) -> None:
     assert dcmread(path).NumberOfFrames == 2
     label_map, _ = dcmqi_label_map(path, case.volume, tmp_path / "out")
     assert np.array_equal(label_map > 0, case.findings.lesions > 0)
+
+
+def test_highdicom_reads_the_same_masks(case: Case, tmp_path: Path) -> None:
+    labels = case.findings.lungs
+    volume = highdicom.seg.segread(case.written(tmp_path)["lungs.seg.dcm"]).get_volume(combine_segments=True)
+    to_ours = np.linalg.inv(case.volume.affine) @ volume.affine
+    found = np.argwhere(volume.array)
+    indices = np.rint(found @ to_ours[:3, :3].T + to_ours[:3, 3]).astype(int)
+    assert np.array_equal(labels[tuple(indices.T)], volume.array[tuple(found.T)])
+    assert len(found) == np.count_nonzero(labels)
