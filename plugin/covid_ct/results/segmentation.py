@@ -87,7 +87,8 @@ def segmentation(
         structure has one: 3D Slicer gives segments after an empty one wrong names and shows nothing of an empty object.
     """
     slices_of = {
-        label: [index for index, plane in enumerate(labels) if (plane == label).any()] for label in kind.structures
+        label: [index for index, plane in enumerate(labels) if (plane == np.uint8(label)).any()]
+        for label in kind.structures
     }
     present = [label for label in kind.structures if slices_of[label]]
     if not present:
@@ -136,7 +137,7 @@ def segmentation(
         ),
     )
     result.NumberOfFrames = len(frames)
-    result.PixelData = _pack([(labels[index], present[number - 1]) for number, index in frames])
+    result.PixelData = _pack([(labels[index], np.uint8(present[number - 1])) for number, index in frames])
     result["PixelData"].VR = "OB"
     return result
 
@@ -261,7 +262,7 @@ def _plane_position(header: Dataset) -> bytes:
     return sequence("PlanePositionSequence", element("ImagePositionPatient", position.encode()))
 
 
-def _pack(frames: Sequence[tuple[NDArray[np.uint8], int]]) -> bytes:
+def _pack(frames: Sequence[tuple[NDArray[np.uint8], np.uint8]]) -> bytes:
     """Bits of the frames, each given as a slice of the label map and the label that counts as one (PS3.5 8.1.1)."""
     # Bits run on from frame to frame, so only so many frames together end with a whole byte.
     together = 8 // math.gcd(8, frames[0][0].size)
