@@ -75,7 +75,7 @@ def test_the_reader_finds_the_phantom_as_it_was_made(
     phantom = scan(
         anatomy,
         PhantomOptions(
-            matrix=64, slices=60, spacing_mm=5.0, thickness_mm=7.5,
+            matrix=128, slices=60, spacing_mm=5.0, thickness_mm=7.5,
             position=position, columns_to_front=columns_to_front, reversed_order=True,
         ),
     )  # fmt: skip

@@ -152,8 +152,9 @@ def _check_values(name: str, item: SliceHeader) -> None:
         abs(number) < MAX_NUMBER for number in numbers
     ):
         raise _bad_geometry(name, "a position, an orientation or a pixel spacing is not a set of plausible numbers")
-    cosines = np.array(item.orientation).reshape(2, 3)
-    if np.abs(cosines @ cosines.T - np.eye(2)).max() > SAME_DIRECTION * 10:
+    row, column = item.orientation[:3], item.orientation[3:]
+    products = (_dot(row, row) - 1, _dot(column, column) - 1, _dot(row, column))
+    if max(map(abs, products)) > SAME_DIRECTION * 10:
         raise _bad_geometry(name, "the direction cosines of an image are not at right angles and of length one")
     if not all(MIN_PIXEL_SPACING_MM <= spacing <= MAX_PIXEL_SPACING_MM for spacing in item.pixel_spacing):
         spacing = " x ".join(f"{value:g}" for value in item.pixel_spacing)
@@ -162,13 +163,17 @@ def _check_values(name: str, item: SliceHeader) -> None:
         raise _bad_geometry(name, f"its matrix of {item.rows} x {item.columns} is not that of a chest CT")
 
 
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
 def _bad_geometry(name: str, what: str) -> SeriesRefused:
     return SeriesRefused(Reason.BAD_GEOMETRY, f"{name} has headers that cannot be right: {what}.")
 
 
 def _check_sameness(name: str, item: SliceHeader, first: SliceHeader) -> None:
     """Refuse images of different orientation or size under one series."""
-    if np.abs(np.subtract(item.orientation, first.orientation)).max() > SAME_DIRECTION:
+    if max(abs(a - b) for a, b in zip(item.orientation, first.orientation, strict=True)) > SAME_DIRECTION:
         raise SeriesRefused(
             Reason.MIXED_ORIENTATION,
             f"{name} mixes images of different orientation, such as a localizer or reformats; send the axial "
@@ -180,7 +185,7 @@ def _check_sameness(name: str, item: SliceHeader, first: SliceHeader) -> None:
             f"{name} mixes images of {first.rows} x {first.columns} and of {item.rows} x {item.columns} pixels; "
             "send them as series of their own.",
         )
-    if not np.allclose(item.pixel_spacing, first.pixel_spacing, rtol=SAME_PIXEL_SPACING, atol=0):
+    if any(abs(a / b - 1) > SAME_PIXEL_SPACING for a, b in zip(item.pixel_spacing, first.pixel_spacing, strict=True)):
         raise SeriesRefused(
             Reason.MIXED_SIZE,
             f"{name} mixes images with pixels of {first.pixel_spacing[0]:g} mm and of {item.pixel_spacing[0]:g} mm; "

@@ -102,18 +102,19 @@ def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]
     if not 0 < slope < MAX_HU or not abs(intercept) <= MAX_HU:
         raise bad_header(header, f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} give no Hounsfield units")
     padded = _padding(header, stored)
-    values: NDArray[Any]
-    if slope == 1 and intercept.is_integer():
-        values = stored.astype(np.int32)
-        values += int(intercept)
-    else:
-        values = np.rint(stored * slope + intercept)
-    if padded is not None:
-        values[padded] = AIR_HU
-    highest = float(values.max())
+    values = stored if padded is None else stored[~padded]
+    highest = slope * float(values.max(initial=0)) + intercept
     if highest > MAX_HU:
         raise bad_pixels(header, f"its values reach {highest:.0f} HU, which no CT has")
-    units: NDArray[np.int16] = np.maximum(values, AIR_HU, out=values).astype(np.int16)
+    units: NDArray[np.int16]
+    if slope == 1 and intercept.is_integer():
+        # What is below air could fall out of 16 bits; all the rest is known to fit.
+        lowest = max(AIR_HU - int(intercept), np.iinfo(stored.dtype).min)
+        units = np.maximum(stored, lowest).view(np.int16) + np.int16(intercept)
+    else:
+        units = np.maximum(np.rint(stored * slope + intercept), AIR_HU).astype(np.int16)
+    if padded is not None:
+        units[padded] = AIR_HU
     return units
 
 
