@@ -31,6 +31,10 @@ test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthan
 	@echo "Running the tests"
 	@$(PYTHON) -m pytest --quiet tests
 
+.PHONY: test-viewers
+test-viewers: build/viewers/ready ## open the results with dcmqi, 3D Slicer's libraries, OHIF, DICOMweb and DIMSE (CI: ARGS="-m 'not whole_matrix'")
+	@$(PYTHON) -m pytest --quiet tests/viewers $(ARGS)
+
 .PHONY: format
 format: .venv/test-ready ## format the code
 	@$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .
@@ -50,4 +54,13 @@ clean: ## remove what was installed and built here
 .venv/test-ready: .venv/ready requirements-test.txt
 	@tools/debian-packages.sh chromium poppler-utils qpdf
 	@$(PIP) install -r requirements-test.txt
+	@touch $@
+
+# Readers of the results: 3D Slicer's core libraries, and OHIF as its makers build it.
+build/viewers/ready: .venv/test-ready tests/viewers/requirements-slicer.txt tests/viewers/ohif-version.txt
+	@command -v npm >/dev/null || tools/debian-packages.sh npm
+	@echo "Installing 3D Slicer's libraries and OHIF into build/viewers"
+	@mkdir -p build/viewers && $(SYSTEM_PYTHON) -m venv build/viewers/slicer
+	@build/viewers/slicer/bin/python -m pip --disable-pip-version-check --quiet install -r tests/viewers/requirements-slicer.txt
+	@cd build/viewers && rm -rf package && tar -xzf "$$(npm pack --silent "$$(cat ../../tests/viewers/ohif-version.txt)")"
 	@touch $@

@@ -14,8 +14,9 @@ from covid_ct.analysis.probability import covid_probability
 from covid_ct.analysis.upsampling import paint
 from covid_ct.errors import AnalysisCancelled
 from covid_ct.inference.manifest import Role, load_manifest
-from covid_ct.inference.scan import Scan
-from covid_ct.inference.session import CPU, Model
+from covid_ct.inference.providers import CPU
+from covid_ct.inference.session import Model
+from covid_ct.inference.slot import ModelSlot
 from covid_ct.inference.windows import predict
 from covid_ct.series.volume import Volume
 
@@ -37,6 +38,10 @@ class Analyzer:
         ONNX Runtime's execution providers, the preferred first.
     threads: int
         Threads of the CPU that a network may use; 0 takes all cores.
+    gpu: int
+        Number of the GPU that CUDA and TensorRT use.
+    engine_cache: Path | None
+        Folder in which TensorRT's engines are kept; None builds them anew at every start.
 
     Raises
     ------
@@ -44,38 +49,45 @@ class Analyzer:
         Raised if a model is missing, differs from its manifest, or does not answer as it promises.
     """
 
-    def __init__(self, models_folder: Path, providers: Sequence[str] = (CPU,), threads: int = 0) -> None:
-        self._models = {role: Model(load_manifest(models_folder / role, role), providers, threads) for role in ROLES}
+    def __init__(
+        self,
+        models_folder: Path,
+        providers: Sequence[str] = (CPU,),
+        threads: int = 0,
+        *,
+        gpu: int = 0,
+        engine_cache: Path | None = None,
+    ) -> None:
+        self._slots = {
+            role: ModelSlot(
+                load_manifest(models_folder / role, role),
+                tuple(providers),
+                threads,
+                gpu=gpu,
+                engine_cache=engine_cache,
+            )
+            for role in ROLES
+        }
 
     @property
     def identities(self) -> tuple[ModelIdentity, ...]:
-        """Which models, on which providers, in the order lungs, lesions, covid."""
-        return tuple(
-            ModelIdentity(
-                role=model.manifest.role,
-                name=model.manifest.name,
-                version=model.manifest.version,
-                sha256=model.manifest.sha256,
-                provider=model.provider,
-                accuracy=model.manifest.accuracy,
-            )
-            for model in self._models.values()
-        )
+        """Which models, on which providers an analysis that begins now would run, in the order of `ROLES`."""
+        return tuple(_identity(slot.model) for slot in self._slots.values())
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Which of the providers asked for could not be had, as sentences for log and status."""
-        return tuple(warning for model in self._models.values() for warning in model.warnings)
+        return tuple(warning for slot in self._slots.values() for warning in slot.warnings)
 
     @property
     def settings(self) -> dict[str, object]:
         """What changes the findings beside the models' sha256s: the manifests, by the sha256 of each."""
-        return {f"{role} manifest": model.manifest.manifest_sha256 for role, model in self._models.items()}
+        return {f"{role} manifest": slot.model.manifest.manifest_sha256 for role, slot in self._slots.items()}
 
     @property
     def fingerprint(self) -> str:
         """sha256 over all models and settings: other models, other findings."""
-        parts = [*(model.manifest.sha256 for model in self._models.values()), *map(str, self.settings.values())]
+        parts = [*(identity.sha256 for identity in self.identities), *map(str, self.settings.values())]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def analyze(
@@ -121,6 +133,8 @@ class Analyzer:
             tick(0.0)
             return tick
 
+        # What runs now runs to the end, even if an engine gets ready meanwhile.
+        models = {role: slot.model for role, slot in self._slots.items()}
         lungs = np.zeros(volume.hu.shape, np.uint8)
         lesions = np.zeros(volume.hu.shape, np.uint8)
         # Views: what is painted into them stands in the volume's own grid.
@@ -130,18 +144,18 @@ class Analyzer:
         spacing = (float(steps[0]), float(steps[1]), float(steps[2]))
 
         scan = Scan(hu, spacing)
-        prediction = predict(self._models["lungs"], scan, ticker("lungs"))
+        prediction = predict(models["lungs"], scan, ticker("lungs"))
         lung_map = find_lungs(prediction, scan, volume.series_uid)
         paint(lungs_view, prediction.box, lung_map)
 
         scan = Scan(hu, spacing, lungs_view)
-        prediction = predict(self._models["lesions"], scan, ticker("lesions"))
+        prediction = predict(models["lesions"], scan, ticker("lesions"))
         lesion_map = find_lesions(prediction, scan)
         paint(lesions_view, prediction.box, lesion_map, within=lungs_view)
         # Grids of this size are not to lie about while the next stage works.
         del prediction, lung_map, lesion_map
 
-        probability = covid_probability(self._models["covid"], scan, lesions_view, ticker("probability"))
+        probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
 
         tick = ticker("measuring")
         measurements = measure(volume, lungs, lesions)
@@ -155,6 +169,18 @@ class Analyzer:
             lesions=lesions,
             measurements=measurements,
             covid_probability=probability,
-            models=self.identities,
+            models=tuple(_identity(model) for model in models.values()),
             warnings=(*volume.warnings, *(sentence for sentence in oddities if sentence)),
         )
+
+
+def _identity(model: Model) -> ModelIdentity:
+    manifest = model.manifest
+    return ModelIdentity(
+        role=manifest.role,
+        name=manifest.name,
+        version=manifest.version,
+        sha256=manifest.sha256,
+        provider=model.provider,
+        accuracy=manifest.accuracy,
+    )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from covid_ct.analysis.distribution import distribution
 from covid_ct.inference.manifest import FEATURES, Aggregation, Calibration
-from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
+from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.windows import to_tensor
 
@@ -59,8 +59,8 @@ def covid_probability(model: Model, scan: Scan, lesions: NDArray[np.uint8], tick
         return aggregate(probabilities, Aggregation(slices=1, quantile=0.5), output.calibration)
     chosen = evenly_spaced(with_lung, output.aggregation.slices)
     answers = []
-    for start in range(0, len(chosen), SLICES_AT_ONCE):
-        batch = chosen[start : start + SLICES_AT_ONCE]
+    for start in range(0, len(chosen), model.batch):
+        batch = chosen[start : start + model.batch]
         images = scan.slices(model_input, scan.slice_boxes(model_input, batch.tolist(), box))
         features = np.concatenate(
             [_features(model, scan.lungs[index][np.newaxis], lesions[index][np.newaxis]) for index in batch]

@@ -20,7 +20,7 @@ from covid_ct.inference.preprocessing import (
 )
 
 SLICES_AT_ONCE = 8
-"""Slices that are prepared and run together: enough to keep two cores busy, few enough to stay in the cache."""
+"""Slices that are resampled together, so that no floating-point volume of the whole scan is ever made."""
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,28 @@
 """A network that is ready to run: ONNX Runtime under the providers asked for, or a sentence that says why not."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from covid_ct.errors import ModelError
 from covid_ct.inference.manifest import Manifest, ModelInput, read_model
+from covid_ct.inference.providers import (
+    CPU,
+    FALLBACKS,
+    UnavailableError,
+    engine_key,
+    first_line,
+    nodes_by_provider,
+    open_session,
+)
 
-CPU = "CPUExecutionProvider"
+GPU_BATCH = 32
+"""Slices that a GPU gets at once; a smaller rest is filled up, since every new shape costs it a start."""
 
-GPU_FALLBACKS: dict[str, tuple[str, ...]] = {
-    "TensorrtExecutionProvider": ("CUDAExecutionProvider", CPU),
-    "CUDAExecutionProvider": (CPU,),
-}
-"""Who runs the nodes that a provider leaves, shape arithmetic mostly."""
+CPU_BATCH = 4
+"""Slices that the CPU gets at once: enough to keep two cores busy, few enough to stay in the cache."""
 
 
 class Model:
@@ -30,6 +36,10 @@ class Model:
         with a sentence in `warnings`, never in silence.
     threads: int
         Threads of the CPU that one run may use; 0 lets ONNX Runtime take all cores.
+    gpu: int
+        Number of the GPU that CUDA and TensorRT use.
+    engine_cache: Path | None
+        Folder in which TensorRT's engines are kept from start to start, each network's under its `engine_key`.
 
     Attributes
     ----------
@@ -45,13 +55,40 @@ class Model:
         Raised if the file is not the manifest's, no provider can run it, or it does not answer as the manifest says.
     """
 
-    def __init__(self, manifest: Manifest, providers: Sequence[str] = (CPU,), threads: int = 0) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        providers: Sequence[str] = (CPU,),
+        threads: int = 0,
+        *,
+        gpu: int = 0,
+        engine_cache: Path | None = None,
+    ) -> None:
         self.manifest = manifest
         content = read_model(manifest)
-        self._session, self.provider, self.warnings = _open(manifest, content, providers, threads)
-        self._names = self._check_inputs()
-        zeros = np.zeros((1, *tensor_size(manifest.input)), np.float32)
-        self.run(zeros, np.zeros((1, len(manifest.features)), np.float32))
+        engines = engine_folder(manifest, gpu, engine_cache)
+        warnings: list[str] = []
+        for provider in providers:
+            try:
+                self._session = open_session(content, provider, threads=threads, gpu=gpu, engines=engines)
+                self.provider = provider
+                self._names = self._check_inputs()
+                self._try()
+            except UnavailableError as error:
+                warnings.append(f"The {manifest.role} model cannot run on {provider}: {error}.")
+            else:
+                break
+        else:
+            raise ModelError(
+                f"No provider can run the {manifest.role} model {manifest.file}. {' '.join(warnings)} "
+                f"Export the network again, or name a provider that is there in Providers ({CPU} always is)."
+            )
+        self.warnings = tuple(warnings)
+
+    @property
+    def batch(self) -> int:
+        """Number of slices to run together."""
+        return GPU_BATCH if self.provider in FALLBACKS else CPU_BATCH
 
     def run(self, images: NDArray[np.float32], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Probabilities of the classes.
@@ -74,16 +111,20 @@ class Model:
         ModelError
             Raised if the network fails, answers in another shape, or with what is no number.
         """
+        count = len(images)
         feed: dict[str, NDArray[np.float32]] = {self._names[0]: images[:, np.newaxis]}
         if self.manifest.features:
-            feed[self._names[1]] = features if features is not None else np.zeros((len(images), 0), np.float32)
+            feed[self._names[1]] = features if features is not None else np.zeros((count, 0), np.float32)
+        if self.batch == GPU_BATCH and self.manifest.input.dimensions == 2:
+            feed = {name: _fill_up(array, GPU_BATCH) for name, array in feed.items()}
         try:
             answer = self._session.run(None, feed)[0]
         # ONNX Runtime's exceptions have no public class in common.
         except Exception as error:
-            raise self._error(f"failed ({_first_line(error)})") from error
+            raise self._error(f"failed ({first_line(error)})") from error
+        answer = answer[:count]
         grid = () if self.manifest.role == "covid" else images.shape[1:]
-        expected = (len(images), self.manifest.output.channels, *grid)
+        expected = (count, self.manifest.output.channels, *grid)
         if answer.shape != expected:
             raise self._error(f"answers in the shape {answer.shape} where its manifest promises {expected}")
         probabilities = _activate(answer.astype(np.float32, copy=False), self.manifest.output.activation)
@@ -103,6 +144,13 @@ class Model:
             names.sort(key=lambda name: name == "features")
         return names
 
+    def _try(self) -> None:
+        """Run once, on nothing, and see that the provider had a part in it."""
+        zeros = np.zeros((1, *tensor_size(self.manifest.input)), np.float32)
+        self.run(zeros, np.zeros((1, len(self.manifest.features)), np.float32))
+        if self.provider in FALLBACKS and nodes_by_provider(self._session)[self.provider] == 0:
+            raise UnavailableError("it takes no node of the network")
+
     def _error(self, what: str) -> ModelError:
         manifest = self.manifest
         return ModelError(
@@ -116,42 +164,16 @@ def tensor_size(model_input: ModelInput) -> tuple[int, ...]:
     return model_input.size[::-1] if model_input.axes == "xyz" else model_input.size
 
 
-def _open(
-    manifest: Manifest, content: bytes, providers: Sequence[str], threads: int
-) -> tuple[Any, str, tuple[str, ...]]:
-    """Session, the provider it runs on, and a sentence for every provider that was passed over."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Spinning threads would take the cores from Orthanc between two runs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    warnings: list[str] = []
-    for provider in providers:
-        problem = None
-        session = None
-        if provider not in onnxruntime.get_available_providers():
-            problem = "this ONNX Runtime was built without it"
-        else:
-            try:
-                session = onnxruntime.InferenceSession(
-                    content, options, providers=[provider, *GPU_FALLBACKS.get(provider, ())]
-                )
-            # As in Model.run.
-            except Exception as error:  # noqa: BLE001
-                problem = _first_line(error)
-            else:
-                # ONNX Runtime goes on without a provider whose libraries it cannot load.
-                if session.get_providers()[0] != provider:
-                    problem = "its libraries could not be loaded"
-        if problem is None:
-            return session, provider, tuple(warnings)
-        warnings.append(f"The {manifest.role} model cannot run on {provider}: {problem}.")
-    raise ModelError(
-        f"No provider can run the {manifest.role} model {manifest.file}. {' '.join(warnings)} "
-        f"Export the network again, or name a provider that is there in Providers ({CPU} always is)."
-    )
+def engine_folder(manifest: Manifest, gpu: int, engine_cache: Path | None) -> Path | None:
+    """Where TensorRT's engines of a network are kept."""
+    return engine_cache / engine_key(manifest.sha256, gpu) if engine_cache is not None else None
+
+
+def _fill_up(array: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The array with zeros behind it, up to a number of images."""
+    filled = np.zeros((count, *array.shape[1:]), np.float32)
+    filled[: len(array)] = array
+    return filled
 
 
 def _activate(answer: NDArray[np.float32], activation: str) -> NDArray[np.float32]:
@@ -163,7 +185,3 @@ def _activate(answer: NDArray[np.float32], activation: str) -> NDArray[np.float3
         # The clip keeps exp from overflowing and changes nothing that a float32 can tell from 0 or 1.
         answer = np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(answer, -80.0, 80.0)))
     return answer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -102,8 +102,8 @@ def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> 
     grid = FIELD_GRID if own_boxes else model_input.size
     classes = len(model.manifest.output.classes) - 1
     probabilities = np.zeros((classes, common.shape[0], *grid), np.uint8)
-    for start in range(0, len(indices), SLICES_AT_ONCE):
-        batch = indices[start : start + SLICES_AT_ONCE]
+    for start in range(0, len(indices), model.batch):
+        batch = indices[start : start + model.batch]
         boxes = scan.slice_boxes(model_input, batch, common)
         tensor = to_tensor(scan.slices(model_input, boxes), model_input)
         answer = from_tensor(_foreground(model, tensor), model_input)

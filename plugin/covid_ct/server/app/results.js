@@ -8,6 +8,8 @@ import { Stack } from './stack.js';
 import { WINDOWS, Viewer } from './viewer.js';
 import { findingsLine, subject } from './words.js';
 
+const ORTHANC_ID = /^[0-9a-f]{8}(-[0-9a-f]{8}){4}$/;
+
 const KEYS = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -1e6, End: 1e6 };
 
 const at = (id) => document.getElementById(id);
@@ -151,7 +153,7 @@ async function showJob(series) {
   };
   const [job] = await getJson(`/covid/jobs?expand&series=${series}`);
   say('This series has no findings.');
-  if (job) {
+  if (job && job.State !== 'Success') {
     await showEnd(job.ID);
     return;
   }
@@ -180,12 +182,11 @@ async function showFindings(findings, viewer, study, series) {
 }
 
 async function main() {
-  const wanted = new URLSearchParams(window.location.search).get('series');
-  if (!wanted) {
+  const id = new URLSearchParams(window.location.search).get('series') || '';
+  if (!ORTHANC_ID.test(id)) {
     say('This page shows a series: add ?series= and its Orthanc identifier to the address.');
     return;
   }
-  const id = encodeURIComponent(wanted);
   const [series, study, instances, findings] = await Promise.all([
     getJson(`/series/${id}`),
     getJson(`/series/${id}/study`),

@@ -80,6 +80,9 @@ export function problem(status, body) {
   if (status === 401 || status === 403) {
     return 'Orthanc does not permit this; log in with sufficient rights.';
   }
+  if (status === 404 && !body.includes('"Message"')) {
+    return 'Orthanc does not hold this.';
+  }
   try {
     return JSON.parse(body).Message || `Orthanc answers with status ${status}.`;
   } catch (error) {
