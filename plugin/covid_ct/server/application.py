@@ -17,7 +17,7 @@ from covid_ct.server.configuration import PROVIDERS, Configuration, read_configu
 from covid_ct.server.database import Database
 from covid_ct.server.deliveries import Courier, DeliveryStore
 from covid_ct.server.intake import Intake
-from covid_ct.server.jobs import JobStore
+from covid_ct.server.jobs import JobStore, State
 from covid_ct.server.pacs import NotFoundError, Pacs
 from covid_ct.server.routes import Routes
 from covid_ct.server.sdk import Orthanc
@@ -109,7 +109,7 @@ class _Analysis:
         # The version is part of what makes results, and so of every UID derived from it.
         fingerprint = f"{__version__} {self._analyzer.fingerprint}"
         self.intake = Intake(pacs, self._database, self.jobs, self.deliveries, configuration, fingerprint, self._log)
-        outbox = Outbox(configuration.state_folder / "outbox")
+        self._outbox = Outbox(configuration.state_folder / "outbox")
         self._workers = [
             Worker(
                 f"covid-{number}",
@@ -117,7 +117,7 @@ class _Analysis:
                 intake=self.intake,
                 pacs=pacs,
                 analyzer=self._analyzer,
-                outbox=outbox,
+                outbox=self._outbox,
                 log=self._log,
             )
             for number in range(configuration.workers)
@@ -131,6 +131,7 @@ class _Analysis:
         for warning in self._analyzer.warnings:
             self._log(warning)
         self.jobs.recover()
+        self._outbox.tidy(self._needs_no_outbox)
         for thread in self._threads:
             thread.start()
 
@@ -150,6 +151,10 @@ class _Analysis:
                 thread.join(STOP_TIMEOUT_S)
         if not any(thread.is_alive() for thread in self._threads):
             self._database.close()
+
+    def _needs_no_outbox(self, job_id: str) -> bool:
+        job = self.jobs.get(job_id)
+        return job is None or job.state == State.SUCCESS
 
     def tell(self, action: Callable[[str], object], resource: str) -> None:
         """Have something done about a resource, soon and on our own thread."""

@@ -156,15 +156,21 @@ class Courier(threading.Thread):
     def run(self) -> None:
         """Send what is due until stopped."""
         while not self._stop_asked.wait(IDLE_S):
-            sending = {}
-            for delivery, instances in self._deliveries.due():
-                try:
-                    sending[delivery] = self._pacs.send(delivery.destination, instances)
-                except CovidCtError as error:
-                    self._fail(delivery, str(error))
-            while sending and not self._stop_asked.is_set():
-                time.sleep(POLL_S)
-                sending = {delivery: job for delivery, job in sending.items() if not self._ended(delivery, job)}
+            try:
+                self._send_due()
+            except Exception as error:  # noqa: BLE001 - the thread outlives a full disk; what is due stays due
+                self._log(f"Deliveries cannot be kept on disk: {type(error).__name__}: {error}")
+
+    def _send_due(self) -> None:
+        sending = {}
+        for delivery, instances in self._deliveries.due():
+            try:
+                sending[delivery] = self._pacs.send(delivery.destination, instances)
+            except CovidCtError as error:
+                self._fail(delivery, str(error))
+        while sending and not self._stop_asked.is_set():
+            time.sleep(POLL_S)
+            sending = {delivery: job for delivery, job in sending.items() if not self._ended(delivery, job)}
 
     def _ended(self, delivery: Delivery, orthanc_job: str) -> bool:
         try:

@@ -5,9 +5,10 @@ thread of ours.
 """
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from http import HTTPStatus
 from importlib import resources
 from typing import Any
@@ -204,7 +205,11 @@ class Routes:
             self._send(output, error.status, str(error))
         except NotFoundError as error:
             self._send(output, HTTPStatus.NOT_FOUND, str(error))
-        except RuntimeError:
+        except TimeoutError:
+            self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "The plugin is too busy to answer; ask again later.")
+        except sqlite3.Error as error:
+            self._send(output, HTTPStatus.INSUFFICIENT_STORAGE, f"Jobs cannot be kept on disk: {error}.")
+        except (RuntimeError, CancelledError):
             # The desk takes no more work once Orthanc stops.
             self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "Orthanc is stopping.")
         else:

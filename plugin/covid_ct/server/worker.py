@@ -16,11 +16,14 @@ from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
 from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
-from covid_ct.server.jobs import Job, JobStore, Trigger
+from covid_ct.server.jobs import Job, JobStore, State, Trigger
 from covid_ct.server.pacs import NotFoundError, Pacs
 
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
+
+TROUBLE_S = 10.0
+"""Pause of a worker after its database failed, in seconds."""
 
 SHARES = {"reading": (0.0, 0.1), "analysing": (0.1, 0.85), "writing": (0.85, 0.95), "storing": (0.95, 1.0)}
 """Part of a job's progress that each stage takes."""
@@ -57,15 +60,31 @@ class Outbox:
         unfinished = self.folder / f"{job_id}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        yield unfinished
-        for path in (*unfinished.iterdir(), unfinished):
-            _sync(path)
-        unfinished.rename(self.of(job_id))
+        try:
+            yield unfinished
+            for path in (*unfinished.iterdir(), unfinished):
+                _sync(path)
+            unfinished.rename(self.of(job_id))
+        finally:
+            # Nothing is left of it in order; after a failure it may be what fills the disk.
+            shutil.rmtree(unfinished, ignore_errors=True)
         _sync(self.folder)
 
     def empty(self, job_id: str) -> None:
-        """Remove a job's folder."""
-        shutil.rmtree(self.of(job_id), ignore_errors=True)
+        """Remove a job's folder, in one step for whoever looks for it."""
+        leaving = self.folder / f"{job_id}.stored"
+        shutil.rmtree(leaving, ignore_errors=True)
+        try:
+            self.of(job_id).rename(leaving)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(leaving, ignore_errors=True)
+
+    def tidy(self, ended: Callable[[str], bool]) -> None:
+        """Remove what a process that died left: folders of jobs that have ended, and those half filled or emptied."""
+        for path in self.folder.glob("*"):
+            if path.suffix or ended(path.name):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -116,10 +135,20 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Do jobs until stopped."""
+        unsettled: Job | None = None
         while not self._stop_asked.is_set():
-            job = self._jobs.take(POLL_S)
-            if job is not None:
-                self._attempt(job)
+            job = None
+            try:
+                if unsettled is not None and self._jobs[unsettled.id].state == State.RUNNING:
+                    self._jobs.retry_later(unsettled, "InternalError", "What became of the analysis could not be kept.")
+                unsettled = None
+                job = self._jobs.take(POLL_S)
+                if job is not None:
+                    self._attempt(job)
+            except Exception as error:  # noqa: BLE001 - the thread outlives a full disk
+                unsettled = job or unsettled
+                self._log(f"The jobs cannot be kept on disk: {type(error).__name__}: {error}")
+                self._stop_asked.wait(TROUBLE_S)
 
     def _attempt(self, job: Job) -> None:
         begin = time.monotonic()
