@@ -1,4 +1,6 @@
 import json
+import threading
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -6,10 +8,11 @@ import pytest
 from tests.inference import tiny_models
 
 from covid_ct.errors import ModelError
+from covid_ct.inference import providers
 from covid_ct.inference.manifest import load_manifest
-from covid_ct.inference.session import CPU, Model
-
-CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+from covid_ct.inference.providers import CPU, CUDA, TENSORRT
+from covid_ct.inference.session import Model
+from covid_ct.inference.slot import ModelSlot
 
 
 def load(folder, role="lungs", **options):
@@ -84,48 +87,70 @@ def test_an_onnx_file_that_does_not_open_is_told(tmp_path):
 
 
 class Machine:
-    """An ONNX Runtime with GPU providers: which are built in, load their libraries, and take the network."""
+    """An ONNX Runtime with GPU providers: which are built in, load their libraries, open the network and take nodes."""
 
-    def __init__(self, monkeypatch, built, loads, takes):
-        self.tried = []
+    def __init__(self, monkeypatch, built, loads, opens, takes):
+        machine = self
+        machine.tried = []
+        machine.options = {}
+        machine.sizes = []
         real = onnxruntime.InferenceSession
 
-        def session(content, options, providers):
-            names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
-            self.tried.append(names)
-            if names[0] not in takes:
-                raise RuntimeError(f"{names[0]} broke\nin detail")
-            inner = real(content, options, providers=[CPU])
-            inner.get_providers = lambda: names if names[0] in loads else [CPU]
-            return inner
+        class Session(real):
+            def __init__(self, content, options, providers):
+                names = [name for name, _ in providers]
+                machine.tried.append(names)
+                machine.options |= dict(providers)
+                if names[0] not in opens:
+                    raise RuntimeError(f"{names[0]} broke\nin detail")
+                super().__init__(content, options, providers=[CPU])
+                self.names = names if names[0] in loads else [CPU]
+
+            def get_providers(self):
+                return self.names
+
+            def run(self, outputs, feed):
+                machine.sizes.append([len(array) for array in feed.values()])
+                return super().run(outputs, feed)
+
+            def end_profiling(self):
+                provider = self.names[0] if self.names[0] in takes else CPU
+                # A real profile, of the same network, in which the nodes get another provider's name.
+                path = super().end_profiling()
+                text = Path(path).read_text()
+                assert CPU in text
+                Path(path).write_text(text.replace(CPU, provider))
+                return path
 
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(built))
-        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
 
 
 ALL = (TENSORRT, CUDA, CPU)
 
 
 @pytest.mark.parametrize(
-    ("built", "loads", "takes", "asked", "used", "warned"),
+    ("built", "loads", "opens", "takes", "asked", "used", "warned"),
     [
-        (ALL, ALL, ALL, ALL, TENSORRT, []),
-        (ALL, ALL, ALL, (CUDA, CPU), CUDA, []),
-        (ALL, ALL, ALL, (CPU,), CPU, []),
-        (ALL, ALL, ALL, (CPU, CUDA), CPU, []),
-        ((CUDA, CPU), ALL, ALL, ALL, CUDA, ["built without"]),
-        ((CPU,), ALL, ALL, ALL, CPU, ["built without", "built without"]),
-        (ALL, (CUDA, CPU), ALL, ALL, CUDA, ["could not be loaded"]),
-        (ALL, (CPU,), ALL, ALL, CPU, ["could not be loaded", "could not be loaded"]),
-        (ALL, ALL, (CUDA, CPU), ALL, CUDA, ["TensorrtExecutionProvider broke"]),
-        (ALL, (CPU,), (CUDA, CPU), ALL, CPU, ["broke", "could not be loaded"]),
-        (ALL, ALL, (CPU,), ALL, CPU, ["broke", "broke"]),
+        (ALL, ALL, ALL, ALL, ALL, TENSORRT, []),
+        (ALL, ALL, ALL, ALL, (CUDA, CPU), CUDA, []),
+        (ALL, ALL, ALL, ALL, (CPU,), CPU, []),
+        (ALL, ALL, ALL, ALL, (CPU, CUDA), CPU, []),
+        ((CUDA, CPU), ALL, ALL, ALL, ALL, CUDA, ["built without"]),
+        ((CPU,), ALL, ALL, ALL, ALL, CPU, ["built without", "built without"]),
+        (ALL, (CUDA, CPU), ALL, ALL, ALL, CUDA, ["could not be loaded"]),
+        (ALL, (CPU,), ALL, ALL, ALL, CPU, ["could not be loaded", "could not be loaded"]),
+        (ALL, ALL, (CUDA, CPU), ALL, ALL, CUDA, ["TensorrtExecutionProvider broke"]),
+        (ALL, (CPU,), (CUDA, CPU), ALL, ALL, CPU, ["broke", "could not be loaded"]),
+        (ALL, ALL, (CPU,), ALL, ALL, CPU, ["broke", "broke"]),
+        (ALL, ALL, ALL, (CUDA, CPU), ALL, CUDA, ["takes no node"]),
+        (ALL, ALL, ALL, (CPU,), ALL, CPU, ["takes no node", "takes no node"]),
     ],
 )
 def test_the_first_provider_that_works_is_used_and_the_others_told(
-    models, monkeypatch, built, loads, takes, asked, used, warned
+    models, monkeypatch, tmp_path, built, loads, opens, takes, asked, used, warned
 ):
-    machine = Machine(monkeypatch, built, loads, takes)
+    machine = Machine(monkeypatch, built, loads, opens, takes)
     model = load(models, providers=asked)
     assert model.provider == used
     assert machine.tried[-1][0] == used
@@ -135,8 +160,85 @@ def test_the_first_provider_that_works_is_used_and_the_others_told(
         assert provider in sentence
 
 
-def test_no_provider_is_an_error_not_a_fallback(models, monkeypatch):
-    Machine(monkeypatch, (CPU,), ALL, ALL)
+def test_a_gpu_always_sees_the_same_shape(models, monkeypatch, tmp_path):
+    machine = Machine(monkeypatch, ALL, ALL, ALL, ALL)
+    model = load(models, providers=(CUDA, CPU), gpu=3)
+    assert machine.options[CUDA]["device_id"] == "3"
+    assert machine.options[CPU] == {}
+    images = np.full((5, 64, 64), -850, np.float32)
+    answer = model.run(images)
+    assert answer.shape == (5, 3, 64, 64)
+    np.testing.assert_array_equal(answer, load(models, providers=(CPU,)).run(images))
+    assert machine.sizes[:2] == [[model.batch], [model.batch]]
+
+
+@pytest.mark.parametrize(("loads", "opens"), [(ALL, ALL), ((CPU,), ALL), (ALL, (CPU,))])
+def test_profiles_are_removed(models, monkeypatch, tmp_path, loads, opens):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    Machine(monkeypatch, ALL, loads, opens, ALL)
+    load(models, providers=(CUDA, CPU))
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+class TestSlot:
+    def slot(self, folder, providers, **options):
+        return ModelSlot(load_manifest(folder / "lungs", "lungs"), providers, **options)
+
+    def test_tensorrt_is_built_beside_and_taken_up_later(self, models, monkeypatch, tmp_path):
+        machine = Machine(monkeypatch, ALL, ALL, ALL, ALL)
+        allowed = threading.Event()
+        build = ModelSlot._build
+        monkeypatch.setattr(ModelSlot, "_build", lambda slot: allowed.wait() and build(slot))
+        slot = self.slot(models, ALL, engine_cache=tmp_path / "engines")
+        first = slot.model
+        assert (first.provider, slot.warnings) == (CUDA, ())
+        allowed.set()
+        slot.wait()
+        assert slot.model.provider == TENSORRT
+        assert first.provider == CUDA  # an analysis that has begun goes on with what it has
+        folder = machine.options[TENSORRT]["trt_engine_cache_path"]
+        assert folder.startswith(str(tmp_path / "engines"))
+        # The next start finds the engine.
+        machine.tried.clear()
+        assert self.slot(models, ALL, engine_cache=tmp_path / "engines").model.provider == TENSORRT
+        assert [names[0] for names in machine.tried] == [TENSORRT]
+
+    def test_a_build_that_fails_is_told_and_changes_nothing(self, models, monkeypatch, tmp_path):
+        Machine(monkeypatch, ALL, ALL, (CUDA, CPU), ALL)
+        slot = self.slot(models, ALL, engine_cache=tmp_path / "engines")
+        slot.wait()
+        assert slot.model.provider == CUDA
+        assert "TensorrtExecutionProvider broke" in slot.warnings[0]
+        assert not (tmp_path / "engines").exists()
+
+    def test_tensorrt_alone_is_waited_for(self, models, monkeypatch, tmp_path):
+        Machine(monkeypatch, ALL, ALL, ALL, ALL)
+        assert self.slot(models, (TENSORRT,)).model.provider == TENSORRT
+
+
+def test_engines_have_a_key_of_all_that_they_depend_on(monkeypatch):
+    def key(sha256="ab", version="1.22", tensorrt=("tensorrt 10.9",), gpu=("H200", "12080"), number=0):
+        monkeypatch.setattr(onnxruntime, "__version__", version)
+        monkeypatch.setattr(providers, "_tensorrt_versions", lambda: tensorrt)
+        monkeypatch.setattr(providers, "_gpu_identity", lambda number: gpu)
+        return providers.engine_key(sha256, number)
+
+    keys = {
+        key(),
+        key(sha256="cd"),
+        key(version="1.23"),
+        key(tensorrt=("tensorrt 10.10",)),
+        key(gpu=("L4", "12080")),
+        key(gpu=("H200", "12090")),
+    }
+    assert len(keys) == 6
+    assert key() in keys
+
+
+def test_no_provider_is_an_error_not_a_fallback(models, monkeypatch, tmp_path):
+    Machine(monkeypatch, (CPU,), ALL, ALL, ALL)
     with pytest.raises(ModelError, match="CUDAExecutionProvider: this ONNX Runtime was built without it"):
         load(models, providers=[CUDA])
 

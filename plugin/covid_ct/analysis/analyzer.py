@@ -15,6 +15,7 @@ from covid_ct.analysis.upsampling import paint
 from covid_ct.errors import AnalysisCancelled
 from covid_ct.inference.manifest import Role, load_manifest
 from covid_ct.inference.providers import CPU
+from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.slot import ModelSlot
 from covid_ct.inference.windows import predict

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
@@ -61,9 +62,11 @@ def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engin
     # Spinning threads would take the cores from Orthanc between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    folder = None
     if provider in FALLBACKS:
+        folder = mkdtemp(prefix="covid-ct-profile-")
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(mkdtemp(prefix="covid-ct-profile-")) / "profile")
+        options.profile_file_prefix = str(Path(folder) / "profile")
     names = (provider, *FALLBACKS.get(provider, ()))
     try:
         session = onnxruntime.InferenceSession(
@@ -71,9 +74,12 @@ def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engin
         )
     # ONNX Runtime's exceptions have no public class in common.
     except Exception as error:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
         raise UnavailableError(first_line(error)) from error
     # ONNX Runtime goes on without a provider whose libraries it cannot load.
     if session.get_providers()[0] != provider:
+        nodes_by_provider(session)
         raise UnavailableError("its libraries could not be loaded")
     return session
 
@@ -84,8 +90,7 @@ def nodes_by_provider(session: Any) -> Counter[str]:
     try:
         events = json.loads(path.read_bytes())
     finally:
-        path.unlink()
-        path.parent.rmdir()
+        shutil.rmtree(path.parent, ignore_errors=True)
     return Counter(event["args"]["provider"] for event in events if "provider" in event.get("args", {}))
 
 
