@@ -1,5 +1,6 @@
 """A real Orthanc with this plugin, on loopback, in a folder of its own."""
 
+import base64
 import json
 import os
 import re
@@ -63,7 +64,8 @@ class OrthancServer:
     http_port, dicom_port: int
         Wanted ports; other free ones are taken where these are in use.
     changes: Mapping
-        Keys that differ from orthanc.json; objects are merged key by key.
+        Keys that differ from orthanc.json; objects are merged key by key. Where they hold RegisteredUsers, requests are
+        made as the first of them.
     executable: str
         Orthanc's program.
     root: Path | None
@@ -93,6 +95,9 @@ class OrthancServer:
         self._executable = executable
         self._root = root
         self._changes = changes or {}
+        self._headers = {}
+        for user, password in list(self._changes.get("RegisteredUsers", {}).items())[:1]:
+            self._headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def write_configuration(self) -> Path:
         """The configuration file that Orthanc is started with."""
@@ -189,7 +194,10 @@ class OrthancServer:
             If the answer is not 2xx; the message holds status and answer.
         """
         request = urllib.request.Request(  # noqa: S310 - always http to loopback
-            self.url + path, data=body, method=method, headers={"Content-Type": kind} if body is not None else {}
+            self.url + path,
+            data=body,
+            method=method,
+            headers=self._headers | ({"Content-Type": kind} if body is not None else {}),
         )
         try:
             with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310
