@@ -1,0 +1,349 @@
+"""The results page and the dashboard, used in a browser."""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Page, expect
+from tests.orthanc.browsing import browser_page
+from tests.orthanc.driving import upload
+from tools.orthanc_server import OrthancServer
+
+from covid_ct.phantom import Lesions, Phantom, PhantomOptions, Position, build_anatomy, scan, write_folder
+from covid_ct.results.terms import STRUCTURES_OF_LESIONS, STRUCTURES_OF_LUNGS
+from covid_ct.series.volume import Volume
+
+SMALL = PhantomOptions(slices=20, spacing_mm=10.0, matrix=128)
+
+PLACEMENTS = {
+    "head first, supine": SMALL,
+    "feet first": replace(SMALL, position=Position.FFS),
+    "prone": replace(SMALL, position=Position.HFP),
+    "columns to the front": replace(SMALL, columns_to_front=True),
+    "numbered from the other end": replace(SMALL, reversed_order=True),
+}
+
+LUNG_WINDOW = (-600, 1500)
+MEDIASTINUM_WINDOW = (40, 400)
+
+READ_CANVAS = """canvas => {
+    const image = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    return [canvas.height, canvas.width, [...image.data]];
+}"""
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> dict[str, Phantom]:
+    """The same thorax, lying in the scanner in different ways."""
+    anatomy = build_anatomy(SMALL.seed, Lesions.BOTH)
+    return {name: scan(anatomy, options) for name, options in PLACEMENTS.items()}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[OrthancServer]:
+    """A server that analyses only what it is asked for."""
+    settings = {"Automatic": False, "ModelsFolder": str(tiny_models)}
+    with OrthancServer(tmp_path_factory.mktemp("asked"), changes={"CovidCt": settings}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def series(
+    asked: OrthancServer, phantoms: dict[str, Phantom], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Orthanc ids of the phantoms' series."""
+    return {
+        name: upload(asked, write_folder(phantom, tmp_path_factory.mktemp("phantom")))
+        for name, phantom in phantoms.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def findings(asked: OrthancServer, series: dict[str, str]) -> dict[str, Any]:
+    """Findings of the phantom that lies feet first; another one of the same patient is analysed too."""
+    asked.post("/covid/analyze", {"Series": series["head first, supine"], "Synchronous": True})
+    found: dict[str, Any] = asked.post("/covid/analyze", {"Series": series["feet first"], "Synchronous": True})
+    return found
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with browser_page() as page:
+        yield page
+
+
+@pytest.fixture
+def results(page: Page, asked: OrthancServer, series: dict[str, str], findings: dict[str, Any]) -> Page:
+    """The results page of the phantom that lies feet first, with its overlay."""
+    show(page, asked, series["feet first"])
+    expect(page.locator("#picture")).to_have_attribute("data-segmentations", "2")
+    return page
+
+
+def show(page: Page, server: OrthancServer, series: str) -> None:
+    """Open the results page of a series and wait for its first picture."""
+    page.goto(f"{server.url}/covid/app/results.html?series={series}")
+    wait_for_picture(page)
+
+
+def wait_for_picture(page: Page) -> int:
+    """Index of the slice that is drawn, once it is the one that is looked at."""
+    canvas = page.locator("#picture")
+    expect(canvas).to_have_attribute("data-slice", re.compile(r"\d+"))
+    expect(page.locator("#wait")).to_be_hidden()
+    return int(canvas.get_attribute("data-slice") or "")
+
+
+def settle(page: Page) -> None:
+    """Wait until what was asked for is on the screen."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def place(page: Page) -> int:
+    """Number of the slice that is looked at, counted from 1 at the head."""
+    match = re.match(r"Slice (\d+) of 20", page.locator("#where").inner_text())
+    assert match
+    return int(match[1])
+
+
+def picture(page: Page) -> NDArray[np.uint8]:
+    """What is drawn: rows, columns, RGB."""
+    rows, columns, values = page.locator("#picture").evaluate(READ_CANVAS)
+    return np.array(values, np.uint8).reshape(rows, columns, 4)[:, :, :3]
+
+
+def axial(phantom: Phantom, array: NDArray[Any], place: int) -> NDArray[Any]:
+    """A slice, counted from 1 at the head, with the front above and the patient's right on the left."""
+    return Volume(phantom.hu, phantom.affine, ()).to_lps(array)[-place]
+
+
+def windowed(hu: NDArray[np.int16], window: tuple[int, int]) -> NDArray[np.float64]:
+    center, width = window
+    return np.clip(255 * (hu - (center - width / 2)) / width, 0, 255)
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_every_placement_looks_the_same(
+    name: str, page: Page, asked: OrthancServer, series: dict[str, str], phantoms: dict[str, Phantom]
+) -> None:
+    show(page, asked, series[name])
+    for key in ("Escape", "Home", "PageDown"):
+        page.keyboard.press(key)
+    expect(page.locator("#where")).to_contain_text("Slice 11 of 20")
+    wait_for_picture(page)
+    for box in ("Lungs", "Ground glass", "Consolidation"):
+        page.get_by_label(box).uncheck()
+    settle(page)
+    phantom = phantoms[name]
+    expected = windowed(axial(phantom, phantom.hu, 11), LUNG_WINDOW)
+    drawn = picture(page)
+    assert drawn.shape == (128, 128, 3)
+    assert np.abs(drawn - expected[:, :, None]).max() <= 1
+    marks = {edge: page.locator(f"#mark-{edge}").inner_text() for edge in ("left", "right", "top", "bottom")}
+    assert marks == {"left": "R", "right": "L", "top": "A", "bottom": "P"}
+
+
+def test_the_overlay_is_the_segmentation(
+    results: Page, asked: OrthancServer, findings: dict[str, Any], phantoms: dict[str, Phantom]
+) -> None:
+    kinds = {result["Kind"]: result["ID"] for result in findings["Results"]}
+    file = asked.request("GET", f"/instances/{kinds['lesions.seg']}/file")
+    dataset = pydicom.dcmread(io.BytesIO(file))
+    numbers = {segment.SegmentLabel: segment.SegmentNumber for segment in dataset.SegmentSequence}
+    shown = results.locator("#picture").get_attribute("data-slice")
+    phantom = phantoms["feet first"]
+    z = (phantom.affine @ [int(shown or ""), 0, 0, 1])[2]
+    frames = [
+        pixels
+        for pixels, groups in zip(dataset.pixel_array, dataset.PerFrameFunctionalGroupsSequence, strict=True)
+        if groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber == numbers["Ground glass"]
+        and abs(groups.PlanePositionSequence[0].ImagePositionPatient[2] - z) < 1e-3
+    ]
+    mask = np.zeros(phantom.hu.shape, np.uint8)
+    mask[int(shown or "")] = frames[0]
+    expected = axial(phantom, mask, place(results)) == 1
+    assert expected.any()
+    for box in ("Lungs", "Consolidation"):
+        results.get_by_label(box).uncheck()
+    results.get_by_label("Opacity").fill("100")
+    settle(results)
+    color = STRUCTURES_OF_LESIONS[1].color
+    assert np.array_equal((picture(results) == color).all(axis=2), expected)
+
+
+def test_colours_are_those_of_the_segmentations(page: Page, asked: OrthancServer) -> None:
+    page.goto(f"{asked.url}/covid/app/jobs.html")
+    colors = page.evaluate("import('./segmentation.js').then(module => module.COLORS)")
+    assert list(colors.values()) == [
+        [*STRUCTURES_OF_LUNGS[1].color],
+        *([*structure.color] for structure in STRUCTURES_OF_LESIONS.values()),
+    ]
+
+
+def test_slices_are_scrolled(results: Page) -> None:
+    results.keyboard.press("Home")
+    assert place(results) == 1
+    results.keyboard.press("ArrowDown")
+    assert place(results) == 2
+    results.locator("#picture").hover()
+    results.mouse.wheel(0, 100)
+    expect(results.locator("#where")).to_contain_text("Slice 3 of 20")
+    results.mouse.wheel(0, -200)
+    expect(results.locator("#where")).to_contain_text("Slice 1 of 20")
+    results.keyboard.press("End")
+    assert place(results) == 20
+    slider = results.get_by_label("Slice, from head to feet")
+    slider.fill("4")
+    assert place(results) == 5
+    assert slider.get_attribute("aria-valuetext") == "Slice 5 of 20"
+    box = results.locator("#picture").bounding_box()
+    assert box
+    results.mouse.move(box["x"] + 200, box["y"] + 100)
+    results.mouse.down()
+    results.mouse.move(box["x"] + 200, box["y"] + 132, steps=8)
+    results.mouse.up()
+    assert place(results) == 9
+
+
+def test_windows_and_overlay_by_keys(results: Page, phantoms: dict[str, Phantom]) -> None:
+    results.keyboard.press("o")
+    results.keyboard.press("2")
+    settle(results)
+    expect(results.get_by_role("radio", name="Mediastinum")).to_be_checked()
+    expect(results.get_by_label("Lungs")).not_to_be_checked()
+    phantom = phantoms["feet first"]
+    expected = windowed(axial(phantom, phantom.hu, place(results)), MEDIASTINUM_WINDOW)
+    assert np.abs(picture(results) - expected[:, :, None]).max() <= 1
+
+
+def test_hu_under_the_pointer(results: Page, phantoms: dict[str, Phantom]) -> None:
+    box = results.locator("#picture").bounding_box()
+    assert box
+    side = min(box["width"], box["height"])
+    corner = (box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2)
+    row, column = 40, 30
+    results.mouse.move(corner[0] + (column + 0.5) * side / 128, corner[1] + (row + 0.5) * side / 128)
+    phantom = phantoms["feet first"]
+    expected = axial(phantom, phantom.hu, place(results))[row, column]
+    expect(results.locator("#hu")).to_have_text(f"{expected} HU")
+
+
+def test_a_lesion_leads_to_its_slice(results: Page, findings: dict[str, Any]) -> None:
+    lesions = sorted(findings["lesions"], key=lambda lesion: -float(lesion["volume_ml"]))
+    buttons = results.locator("#lesions button")
+    assert buttons.count() == min(len(lesions), 20)
+    other = next(n for n, lesion in enumerate(lesions) if lesion["slice_index"] != lesions[0]["slice_index"])
+    assert wait_for_picture(results) == lesions[0]["slice_index"]
+    buttons.nth(other).click()
+    expect(results.locator("#picture")).to_have_attribute("data-slice", str(lesions[other]["slice_index"]))
+    expect(buttons.nth(other)).to_have_attribute("aria-current", "true")
+    # Feet first, so slices are stored from the head to the feet, as they are shown.
+    assert place(results) == lesions[other]["slice_index"] + 1
+    expect(buttons.nth(other)).to_contain_text(f"slice {place(results)}")
+
+
+def test_the_numbers(results: Page, findings: dict[str, Any]) -> None:
+    row = results.locator("#measurements tr", has=results.get_by_role("rowheader", name="Lung volume"))
+    expected = [f"{findings['lung_volume_ml'][side]:.0f} ml" for side in ("total", "right", "left")]
+    expect(row.get_by_role("cell")).to_have_text(expected)
+    row = results.locator("#measurements tr", has=results.get_by_role("rowheader", name="Lesions", exact=True))
+    share = f"{100 * findings['lesion_to_lung_ratio']['right']:.1f} %"
+    expect(row.get_by_role("cell").nth(1)).to_contain_text(share)
+    expect(results.locator("#answer")).to_contain_text(f"probability {findings['covid_probability']:.2f}")
+    expect(results.get_by_text("For research and teaching use only. Not for diagnosis.")).to_be_visible()
+    for model in findings["models"]:
+        expect(results.locator("#models")).to_contain_text(f"{model['name']} {model['version']}")
+
+
+def test_results_are_linked(results: Page, asked: OrthancServer) -> None:
+    links = {link.inner_text(): link.evaluate("link => link.href") for link in results.locator("#results a").all()}
+    assert {"Report (PDF)", "Lungs (SEG)", "Lesions (SEG)"} <= set(links)
+    assert results.request.get(links["Report (PDF)"]).body().startswith(b"%PDF")
+    for name in ("Lungs (SEG)", "Lesions (SEG)"):
+        instance = links[name].rpartition("=")[2]
+        assert asked.get(f"/instances/{instance}/simplified-tags")["Modality"] == "SEG"
+
+
+def test_installed_viewers_are_linked(page: Page, asked: OrthancServer, findings: dict[str, Any]) -> None:
+    series = asked.get(f"/covid/jobs/{findings['Job']}")["Content"]["Series"]
+    study = asked.get(f"/series/{series}/study")
+    page.route("**/plugins", lambda route: route.fulfill(json=["dicom-web", "ohif", "stone-webviewer"]))
+    show(page, asked, series)
+    for name, address in (
+        ("Open in OHIF", f"/ohif/viewer?url=../studies/{study['ID']}/ohif-dicom-json"),
+        ("Open in Stone", f"/stone-webviewer/index.html?study={study['MainDicomTags']['StudyInstanceUID']}"),
+    ):
+        expect(page.get_by_role("link", name=name)).to_have_attribute("href", asked.url + address)
+    expect(page.get_by_role("link", name=re.compile("^Open in"))).to_have_count(2)
+    page.unroute("**/plugins")
+
+
+def test_earlier_analyses_of_the_patient(results: Page, series: dict[str, str]) -> None:
+    rows = results.locator("#analyses tr")
+    expect(rows).to_have_count(2)
+    expect(results.locator("#curve circle")).to_have_count(2)
+    other = results.get_by_role("link", name="show")
+    expect(other).to_have_attribute("href", f"results.html?series={series['head first, supine']}")
+
+
+def test_text_of_the_patient_is_only_text(
+    page: Page, asked: OrthancServer, phantoms: dict[str, Phantom], tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(write_folder(phantoms["prone"], tmp_path)[0])
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        setattr(dataset, keyword, dataset[keyword].value[:-1])
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.PatientID = "4711"
+    dataset.PatientName = "<b>Doe</b>^Jane"
+    dataset.SeriesDescription = "<img src=x onerror=document.title=1>"
+    content = io.BytesIO()
+    dataset.save_as(content)
+    show(page, asked, asked.upload(content.getvalue())["ParentSeries"])
+    expect(page.locator("#patient")).to_contain_text("<b>Doe</b> Jane")
+    expect(page.locator("#patient")).to_contain_text(dataset.SeriesDescription)
+    assert page.locator("#patient b, #patient img").count() == 0
+    assert page.title() == "COVID-19 CT results"
+
+
+def test_a_series_without_findings_is_analysed_from_its_page(
+    page: Page, asked: OrthancServer, series: dict[str, str]
+) -> None:
+    show(page, asked, series["prone"])
+    page.get_by_role("button", name="Analyze for COVID-19").click()
+    expect(page.locator("#answer")).to_contain_text("research use only")
+    expect(page.locator("#numbers")).to_be_visible()
+
+
+def test_a_series_that_is_not_there(page: Page, asked: OrthancServer) -> None:
+    page.goto(f"{asked.url}/covid/app/results.html?series=" + "-".join(["00000000"] * 5))
+    expect(page.get_by_role("alert")).to_contain_text("Orthanc")
+    for identifier in ("..", "", "<b>"):
+        page.goto(f"{asked.url}/covid/app/results.html?series={identifier}")
+        expect(page.locator("#answer")).to_contain_text("its Orthanc identifier")
+
+
+def test_the_dashboard(page: Page, asked: OrthancServer, series: dict[str, str], findings: dict[str, Any]) -> None:
+    overlay = next(result for result in findings["Results"] if result["Kind"] == "lungs.seg")
+    refused = asked.post("/covid/analyze", {"Series": overlay["ParentSeries"]})["ID"]
+    asked.post("/covid/analyze", {"Series": series["numbered from the other end"]})
+    waiting = asked.post("/covid/analyze", {"Series": series["columns to the front"]})["ID"]
+    page.goto(f"{asked.url}/covid/app/jobs.html")
+    item = page.locator(f"[id='{waiting}']")
+    item.get_by_role("button", name="Cancel").click()
+    expect(item).to_contain_text("was cancelled")
+    item.get_by_role("button", name="Retry").click()
+    expect(item).to_contain_text("research use only")
+    expect(item.get_by_role("link", name="Results")).to_have_attribute(
+        "href", f"results.html?series={series['columns to the front']}"
+    )
+    page.get_by_label("Failed").check()
+    expect(page.locator("#jobs li")).to_have_count(1)
+    expect(page.locator(f"[id='{refused}']")).to_contain_text(asked.get(f"/covid/jobs/{refused}")["ErrorDescription"])
+    expect(page.locator(f"[id='{refused}']").get_by_role("button")).to_have_count(0)
