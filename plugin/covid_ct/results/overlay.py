@@ -1,7 +1,8 @@
 """The findings burned into pictures, a series for viewers that show no segmentations."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -17,7 +18,14 @@ from covid_ct import RESEARCH_USE_ONLY
 from covid_ct.analysis.findings import Findings, LesionKind
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, TINT, in_lung_window
-from covid_ct.results.source import file_meta, frame_of_reference, new_result, positive_number, reference, source_slice
+from covid_ct.results.source import (
+    frame_of_reference,
+    instance_of,
+    new_result,
+    positive_number,
+    reference,
+    source_slice,
+)
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -70,13 +78,15 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
     grid = _grid(volume, findings)
     pictures = _pictures(volume, findings, grid)
     encoded: list[bytes] = []
-    for quality in _QUALITIES:
-        encoded = [_jpeg(picture, quality) for picture in pictures]
-        if sum(map(len, encoded)) <= MAX_BYTES:
-            break
+    with ThreadPoolExecutor() as pool:
+        for quality in _QUALITIES:
+            encoded = list(pool.map(partial(_jpeg, quality=quality), pictures))
+            if sum(map(len, encoded)) <= MAX_BYTES:
+                break
+    common = _common(volume, uids, grid, pictures[0].shape)
     return [
-        _capture(volume, uids, grid, number=number, shape=picture.shape, jpeg=jpeg)
-        for number, (picture, jpeg) in enumerate(zip(pictures, encoded, strict=True), start=1)
+        _capture(instance_of(common, uids, NAME, number, JPEGBaseline8Bit), volume, index, jpeg)
+        for number, (index, jpeg) in enumerate(zip(grid.slices, encoded, strict=True), start=1)
     ]
 
 
@@ -105,7 +115,7 @@ def _pictures(volume: Volume, findings: Findings, grid: _Grid) -> list[NDArray[n
         legend = _legend(columns + columns % 2)
         picture = np.zeros((rows + legend.shape[0], legend.shape[1]), np.uint32)
         classes = np.where(_edge(lungs > 0) & (lesions == 0), np.uint16(_EDGE), lesions)
-        picture[:rows, :columns] = np.take(colors, classes * 256 + in_lung_window(hu))
+        picture[:rows, :columns] = colors.take(classes * 256 + in_lung_window(hu), mode="clip")
         picture[rows:] = legend
         pictures.append(picture)
     return pictures
@@ -172,30 +182,24 @@ def _jpeg(picture: NDArray[np.uint32], quality: int) -> bytes:
     return encoded.getvalue()
 
 
-def _capture(
-    volume: Volume, uids: ResultUids, grid: _Grid, *, number: int, shape: tuple[int, ...], jpeg: bytes
-) -> Dataset:
-    """One instance of the series."""
+def _common(volume: Volume, uids: ResultUids, grid: _Grid, shape: tuple[int, ...]) -> Dataset:
+    """What all instances of the series have in common: made once, for attributes take their time in pydicom."""
+    header = volume.headers[0]
     result = new_result(
-        volume.headers[0],
+        header,
         uids,
         NAME,
         sop_class_uid=SecondaryCaptureImageStorage,
         modality="OT",
         series_number=9005,
         series_description="COVID-19 CT: overlay (research use only)",
-        instance_number=number,
     )
-    index = grid.slices[number - 1]
-    result.file_meta = file_meta(result, JPEGBaseline8Bit)
     result.BodyPartExamined = "CHEST"
     result.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     result.ConversionType = "WSD"
     # DICOM asks whether the patient can be told from the picture; the legend names none.
     result.BurnedInAnnotation = "NO"
     result.DerivationDescription = RESEARCH_USE_ONLY
-    set_sequence(result, "SourceImageSequence", [reference(volume.headers[source_slice(volume, index)])])
-    _place(result, volume, uids, grid, index)
     result.SamplesPerPixel = 3
     result.PhotometricInterpretation = "YBR_FULL_422"
     result.PlanarConfiguration = 0
@@ -204,23 +208,28 @@ def _capture(
     result.HighBit = 7
     result.PixelRepresentation = 0
     result.LossyImageCompression = "01"
-    result.LossyImageCompressionRatio = f"{3 * np.prod(shape) / len(jpeg):.2f}"
     result.LossyImageCompressionMethod = "ISO_10918_1"
+    result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(header, uids)
+    spacing = np.linalg.norm(volume.lps_affine[:3, :3], axis=0)
+    rows, columns = volume.lps_affine[:3, 1] / spacing[1], volume.lps_affine[:3, 2] / spacing[2]
+    result.ImageOrientationPatient = _decimals(*columns, *rows)
+    result.PatientOrientation = ["L", "P"]
+    result.PixelSpacing = _decimals(*(spacing[1:] * grid.step))
+    result.SliceThickness = positive_number(header, "SliceThickness")
+    result.SpacingBetweenSlices = _decimals(spacing[0] * -grid.slices.step)
+    return result
+
+
+def _capture(result: Dataset, volume: Volume, index: int, jpeg: bytes) -> Dataset:
+    """Fill one instance: the slice `index` of the standard axial view."""
+    set_sequence(result, "SourceImageSequence", [reference(volume.headers[source_slice(volume, index)])])
+    result.ImagePositionPatient = _decimals(*(volume.lps_affine[:3] @ [index, 0, 0, 1]))
+    result.LossyImageCompressionRatio = f"{3 * result.Rows * result.Columns / len(jpeg):.2f}"
     result.PixelData = encapsulate([jpeg])
     result["PixelData"].VR = "OB"
     return result
 
 
-def _place(result: Dataset, volume: Volume, uids: ResultUids, grid: _Grid, index: int) -> None:
-    """Place of the picture in the patient: the standard axial view of the source."""
-    affine = volume.lps_affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    rows, columns = affine[:3, 1] / spacing[1], affine[:3, 2] / spacing[2]
-    result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(volume.headers[0], uids)
-    result.ImageOrientationPatient = [format_number_as_ds(float(value)) for value in (*columns, *rows)]
-    result.PatientOrientation = ["L", "P"]
-    position = affine[:3] @ [index, 0, 0, 1]
-    result.ImagePositionPatient = [format_number_as_ds(float(value)) for value in position]
-    result.PixelSpacing = [format_number_as_ds(float(step * grid.step)) for step in spacing[1:]]
-    result.SliceThickness = positive_number(volume.headers[0], "SliceThickness")
-    result.SpacingBetweenSlices = format_number_as_ds(float(spacing[0] * -grid.slices.step))
+def _decimals(*values: float) -> list[str]:
+    """Values of a DS attribute."""
+    return [format_number_as_ds(float(value)) for value in values]

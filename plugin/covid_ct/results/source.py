@@ -114,7 +114,6 @@ def new_result(
     modality: str,
     series_number: int,
     series_description: str,
-    instance_number: int = 1,
 ) -> Dataset:
     """Result with the modules that all have in common: patient, study, series, equipment and SOP common.
 
@@ -124,30 +123,26 @@ def new_result(
         Header of the first source image; it is not changed.
     uids: ResultUids
     role: str
-        Names the series that the result is in; with `instance_number` it decides the UIDs.
+        Names the series that the result is in, and decides its UIDs.
     sop_class_uid: UID
     modality: str
     series_number: int
     series_description: str
         At most 64 characters.
-    instance_number: int
 
     Returns
     -------
     Dataset
         With file meta information, in Explicit VR Little Endian, for `covid_ct.results.objects.write_result`.
     """
-    result = Dataset()
+    result = _empty_result()
     result.SpecificCharacterSet = _UTF_8
-    # It is written as it was made: so pydicom writes sequences that are encoded already without parsing them.
-    result.set_original_encoding(False, True, convert_encodings(_UTF_8))
     copy_identity(header, result)
     result.StudyInstanceUID = header.StudyInstanceUID
     result.Modality = modality
     result.SeriesInstanceUID = uids.derive(role, "series")
     result.SeriesNumber = series_number
     result.SeriesDescription = series_description
-    result.InstanceNumber = instance_number
     result.Manufacturer = identity.MANUFACTURER
     result.ManufacturerModelName = identity.MODEL_NAME
     result.DeviceSerialNumber = identity.DEVICE_SERIAL_NUMBER
@@ -155,20 +150,53 @@ def new_result(
     result.SeriesDate, result.SeriesTime = content_date_time(header)
     result.ContentDate, result.ContentTime = result.SeriesDate, result.SeriesTime
     result.SOPClassUID = sop_class_uid
-    result.SOPInstanceUID = uids.derive(role, "instance", str(instance_number))
-    result.file_meta = file_meta(result)
+    _number(result, uids, role, 1, ExplicitVRLittleEndian)
     return result
 
 
-def file_meta(result: Dataset, transfer_syntax_uid: UID = ExplicitVRLittleEndian) -> FileMetaDataset:
-    """File meta information that names us, whichever library made the result."""
+def instance_of(common: Dataset, uids: ResultUids, role: str, number: int, transfer_syntax_uid: UID) -> Dataset:
+    """Another instance of a result's series, with all its attributes but number, UID and file meta information.
+
+    Parameters
+    ----------
+    common: Dataset
+        From `new_result`, with the same `uids` and `role`.
+    uids: ResultUids
+    role: str
+    number: int
+        Its InstanceNumber.
+    transfer_syntax_uid: UID
+
+    Returns
+    -------
+    Dataset
+    """
+    result = _empty_result()
+    result.update(common)
+    # The elements are shared, and setting an attribute that is there would change it in all instances.
+    del result.InstanceNumber, result.SOPInstanceUID
+    _number(result, uids, role, number, transfer_syntax_uid)
+    return result
+
+
+def _empty_result() -> Dataset:
+    """Dataset that pydicom writes as it is: sequences that are encoded already are not parsed on the way."""
+    result = Dataset()
+    result.set_original_encoding(False, True, convert_encodings(_UTF_8))
+    return result
+
+
+def _number(result: Dataset, uids: ResultUids, role: str, number: int, transfer_syntax_uid: UID) -> None:
+    """Give an instance its number, its UID and file meta information that names us, whichever library writes it."""
+    result.InstanceNumber = number
+    result.SOPInstanceUID = uids.derive(role, "instance", str(number))
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = result.SOPClassUID
     meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
     meta.TransferSyntaxUID = transfer_syntax_uid
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = f"COVIDCT_{__version__}"
-    return meta
+    result.file_meta = meta
 
 
 def copy_identity(header: Dataset, result: Dataset) -> None:
