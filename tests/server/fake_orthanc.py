@@ -68,10 +68,16 @@ class FakeOrthanc:
         self.metrics[name] = value
 
     def LookupSeries(self, uid: str) -> str | None:
-        return next((self._series(header) for header in self.headers.values() if header.SeriesInstanceUID == uid), None)
+        return self._lookup(self._series, "SeriesInstanceUID", uid)
 
     def LookupStudy(self, uid: str) -> str | None:
-        return next((self._study(header) for header in self.headers.values() if header.StudyInstanceUID == uid), None)
+        return self._lookup(self._study, "StudyInstanceUID", uid)
+
+    def _lookup(self, identify: Callable[[pydicom.Dataset], str], keyword: str, uid: str) -> str:
+        for header in self.headers.values():
+            if header[keyword].value == uid:
+                return identify(header)
+        raise FakeOrthancError(-1, "Internal error")
 
     def GetDicomForInstance(self, instance: str) -> bytes:
         if instance not in self.instances:

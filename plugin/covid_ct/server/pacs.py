@@ -113,7 +113,11 @@ class Pacs:
         return self._find(identifier, "studies", self._orthanc.LookupStudy)
 
     def _find(self, identifier: str, level: str, lookup: Any) -> str:
-        found = identifier if ORTHANC_ID.fullmatch(identifier) else lookup(identifier)
+        try:
+            found = identifier if ORTHANC_ID.fullmatch(identifier) else lookup(identifier)
+        except self._orthanc.OrthancException:
+            # Of an unknown UID some versions make nothing, others an internal error.
+            found = None
         if not found or not self._exists(level, found):
             raise NotFoundError(f"Orthanc holds nothing under /{level} with the identifier {identifier}.")
         return str(found)
