@@ -102,7 +102,7 @@ def patch_coverage(patches: list[Patch], at: Points, roughness: Array) -> tuple[
     for patch in patches:
         if abs(float(heights.mean()) - patch.centre[0]) < 1.6 * patch.radii[0] + float(np.ptp(heights)):
             np.maximum(deepest[patch.consolidated], patch.depth(at), out=deepest[patch.consolidated])
-    rough = np.float32(0.16) * roughness
-    glass = np.clip(0.5 + 3.0 * (deepest[False] + rough), 0, 1)
-    solid = np.clip(0.5 + 5.0 * (deepest[True] + rough), 0, 1)
+    rough = np.float32(0.13) * roughness
+    glass = np.clip(0.5 + 5.0 * (deepest[False] + rough), 0, 1)
+    solid = np.clip(0.5 + 6.0 * (deepest[True] + rough), 0, 1)
     return glass * (1 - solid), solid
