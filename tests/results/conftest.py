@@ -78,6 +78,7 @@ GEOMETRIES = {
     "prone": Geometry(row_cosine=(-1, 0, 0), column_cosine=(0, -1, 0)),
     "feet first": Geometry(row_cosine=(-1, 0, 0), column_cosine=(0, 1, 0)),
     "column cosine to -y": Geometry(column_cosine=(0, -1, 0)),
+    "rows run to the back": Geometry(row_cosine=(0, 1, 0), column_cosine=(1, 0, 0)),
     "odd size": Geometry(shape=(11, 91, 111)),
     "one slice apart by 8 mm": Geometry(spacing=(8.0, 0.8, 0.7), shape=(5, 90, 110)),
 }

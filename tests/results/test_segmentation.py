@@ -159,6 +159,17 @@ def test_an_empty_segment_is_never_described(kinds: dict[str, bool], labels: lis
     assert np.array_equal(label_map > 0, case.findings.lesions > 0)
 
 
+def test_a_lung_that_is_missing_is_not_described(tmp_path: Path) -> None:
+    case = make_case(Geometry())
+    gone = case.findings.lungs == Side.RIGHT
+    case.findings.lungs[gone] = 0
+    case.findings.lesions[gone] = 0
+    path = case.written(tmp_path)["lungs.seg.dcm"]
+    assert [segment.SegmentLabel for segment in dcmread(path).SegmentSequence] == ["Left lung"]
+    label_map, _ = dcmqi_label_map(path, case.volume, tmp_path / "out")
+    assert np.array_equal(label_map > 0, case.findings.lungs == Side.LEFT)
+
+
 def test_no_lesion_no_segmentation_of_lesions() -> None:
     case = make_case(Geometry(), ground_glass=False, consolidation=False)
     assert "lungs.seg.dcm" in case.results

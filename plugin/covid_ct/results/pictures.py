@@ -163,9 +163,10 @@ def picture_of(plane: Plane, pixels_per_mm: float) -> Image.Image:
     colored = np.repeat(grey[:, :, None], 3, axis=2)
     _outline(colored, smooth(plane.lungs > 0), LUNG_COLOR)
     for label, structure in STRUCTURES_OF_LESIONS.items():
-        mask = smooth(plane.lesions == label)
-        _tint(colored, mask, structure.color)
-        _outline(colored, mask, structure.color)
+        if (plane.lesions == label).any():
+            mask = smooth(plane.lesions == label)
+            _tint(colored, mask, structure.color)
+            _outline(colored, mask, structure.color)
     return Image.fromarray(colored)
 
 
