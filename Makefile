@@ -35,6 +35,10 @@ test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthan
 test-viewers: build/viewers/ready ## open the results with dcmqi, 3D Slicer's libraries, OHIF, DICOMweb and DIMSE (CI: ARGS="-m 'not whole_matrix'")
 	@$(PYTHON) -m pytest --quiet tests/viewers $(ARGS)
 
+.PHONY: pictures
+pictures: .venv/test-ready ## make the documentation's pictures of the phantom
+	@$(PYTHON) -m tools.pictures
+
 .PHONY: format
 format: .venv/test-ready ## format the code
 	@$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .

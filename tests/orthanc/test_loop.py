@@ -51,7 +51,7 @@ def test_the_findings_are_near_the_truth(phantom_job: dict[str, Any], phantom: P
 def test_results_lie_in_the_same_study(server: OrthancServer, phantom_job: dict[str, Any], phantom_series: str) -> None:
     study = server.get(f"/series/{phantom_series}")["ParentStudy"]
     kinds = results(phantom_job)
-    assert {"lungs.seg", "lesions.seg", "report"} <= set(kinds)
+    assert {"lungs.seg", "lesions.seg", "report.pdf", "measurements.sr", "overlay.sc.01"} <= set(kinds)
     for instance in kinds.values():
         series = server.get(f"/instances/{instance}")["ParentSeries"]
         assert server.get(f"/series/{series}")["ParentStudy"] == study
@@ -107,7 +107,7 @@ def test_dciodvfy_finds_no_error(files: Path) -> None:
 
 def test_the_report_says_it_all(server: OrthancServer, phantom_job: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "report.pdf"
-    path.write_bytes(server.request("GET", f"/instances/{results(phantom_job)['report']}/pdf"))
+    path.write_bytes(server.request("GET", f"/instances/{results(phantom_job)['report.pdf']}/pdf"))
     text = subprocess.run(["pdftotext", "-layout", path, "-"], check=True, capture_output=True, text=True).stdout
     findings = phantom_job["Content"]["Findings"]
     assert "For research and teaching use only. Not for diagnosis." in text
