@@ -50,8 +50,11 @@ PHANTOMS: Mapping[str, PhantomOptions] = {
 }
 REAL = ("covid-positive", "healthy", "tumour-8mm")
 
-HARDEST = ("upright", "columns-to-front", "single-lesion-slice", "all-turned")
-"""What goes through every reader in CI: the upright phantom, and the three that have most that can go wrong."""
+ANALYSED = "analysed"
+"""A phantom that came by C-STORE and that a real Orthanc analysed with the real models."""
+
+HARDEST = ("upright", "columns-to-front", "single-lesion-slice", "all-turned", ANALYSED)
+"""What goes through every reader in CI: the upright phantom, the three that have most that can go wrong, and ours."""
 
 MODELS = tuple(
     ModelIdentity(role, f"{role} truth", "1", digit * 64, "CPUExecutionProvider", "the phantom's truth, no network")

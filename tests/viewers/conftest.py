@@ -1,16 +1,25 @@
 """Studies for the readers, one Orthanc that holds them, and the readers that `make test-viewers` installs."""
 
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
-from tests.viewers.cases import HARDEST, PHANTOMS, REAL, REAL_SERIES, Case, make_case
+from pydicom import dcmread
+from tests.orthanc.driving import store_scu, wait_for_jobs
+from tests.viewers.cases import ANALYSED, HARDEST, PHANTOMS, REAL, REAL_SERIES, Case, make_case
 from tests.viewers.ohif import chromium
 from tests.viewers.ohif_server import serve_ohif
-from tools.orthanc_server import OrthancServer, free_port
+from tools.orthanc_server import REPOSITORY, OrthancServer, free_port
 
-READERS = Path(__file__).resolve().parents[2] / "build/viewers"
+from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
+from covid_ct.series.folder import read_folder
+
+OHIF = REPOSITORY / "build/viewers/package/dist"
+SLICER_PYTHON = REPOSITORY / "build/viewers/slicer/bin/python"
 CLIENT_AET = "VIEWER"
 
 
@@ -34,11 +43,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("whole_matrix")
 
 
-@pytest.fixture(scope="session", params=[*PHANTOMS, *REAL])
+@pytest.fixture(scope="session", params=[*PHANTOMS, ANALYSED, *REAL])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    if request.param in REAL and not (REAL_SERIES / request.param).is_dir():
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    if name == ANALYSED:
+        return analysed_case(request.getfixturevalue("server"), request.getfixturevalue("client_port"), folder)
+    if name in REAL and not (REAL_SERIES / name).is_dir():
         pytest.skip("shared/data is not there")
-    return make_case(request.param, tmp_path_factory.mktemp(request.param))
+    return make_case(name, folder)
+
+
+def analysed_case(server: OrthancServer, client_port: int, folder: Path) -> Case:
+    """Send a phantom to COVIDAET as a viewer with a listener does; the results are what comes back to the listener."""
+    source = write_folder(make_phantom(PhantomOptions(seed=2)), folder / "ct")
+    (folder / "results").mkdir()
+    listener = subprocess.Popen(
+        ["storescp", "+xa", "-aet", CLIENT_AET, "-od", folder / "results", str(client_port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        store_scu(server, source, called="COVIDAET", calling=CLIENT_AET)
+        (job,) = wait_for_jobs(server, 1, timeout_s=600)
+        assert job["State"] == "Success", job["ErrorDescription"]
+        wait_for_deliveries(server, job["ID"])
+    finally:
+        listener.terminate()
+        listener.wait()
+    received = {str(dcmread(path).SOPInstanceUID): path for path in (folder / "results").iterdir()}
+    results = {
+        f"{result['Kind']}.dcm": received[server.get(f"/instances/{result['ID']}")["MainDicomTags"]["SOPInstanceUID"]]
+        for result in job["Content"]["Results"]
+    }
+    assert len(results) == len(received)
+    volume = read_folder(folder / "ct")
+    return Case(ANALYSED, tuple(source), results, volume, Analyzer(REPOSITORY / "models").analyze(volume))
+
+
+def wait_for_deliveries(server: OrthancServer, job_id: str, timeout_s: float = 120) -> None:
+    """Wait until all results have arrived where they go."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        deliveries = server.get(f"/covid/jobs/{job_id}")["Content"]["Deliveries"]
+        assert deliveries, "The sender is a known modality, so it gets the results."
+        if all(delivery["State"] == "Success" for delivery in deliveries):
+            return
+        time.sleep(0.5)
+    raise AssertionError(deliveries)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +101,7 @@ def client_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory, client_port: int) -> Iterator[OrthancServer]:
     """An Orthanc that knows the DIMSE client."""
     changes = {
+        "StableAge": 2,
         "CovidCt": {"Automatic": False},
         "DicomModalities": {"viewer": [CLIENT_AET, "127.0.0.1", client_port]},
     }
@@ -90,17 +141,15 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def ohif_url(server: OrthancServer) -> Iterator[str]:
     """OHIF with Orthanc behind it."""
-    application = READERS / "package/dist"
-    if not application.is_dir():
+    if not OHIF.is_dir():
         pytest.fail("OHIF is not installed; run `make test-viewers`.")
-    with serve_ohif(application, server.url) as url:
+    with serve_ohif(OHIF, server.url) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def slicer_python() -> Path:
     """Python with 3D Slicer's core libraries."""
-    python = READERS / "slicer/bin/python"
-    if not python.exists():
+    if not SLICER_PYTHON.exists():
         pytest.fail("3D Slicer's libraries are not installed; run `make test-viewers`.")
-    return python
+    return SLICER_PYTHON

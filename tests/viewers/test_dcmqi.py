@@ -13,20 +13,12 @@ from tests.viewers.cases import Case
 pytestmark = pytest.mark.every_case
 
 
-def test_every_voxel_returns(case: Case, tmp_path: Path) -> None:
+def test_voxels_names_colours_and_codes_return(case: Case, tmp_path: Path) -> None:
     for number, segmentation in enumerate(case.segmentations):
         label_map, segments = dcmqi_label_map(segmentation.path, case.volume, tmp_path / str(number))
-        masks = {segment["SegmentLabel"]: label_map == segment["labelID"] for segment in segments}
-        assert list(masks) == [structure.label for structure in segmentation.structures.values()]
-        for name, mask in segmentation.masks.items():
-            assert np.array_equal(masks[name], mask), name
-
-
-def test_names_and_colours_return(case: Case, tmp_path: Path) -> None:
-    for number, segmentation in enumerate(case.segmentations):
-        _, segments = dcmqi_label_map(segmentation.path, case.volume, tmp_path / str(number))
-        for segment, structure in zip(segments, segmentation.structures.values(), strict=True):
+        for segment, (label, structure) in zip(segments, segmentation.structures.items(), strict=True):
             assert segment["SegmentLabel"] == structure.label
+            assert np.array_equal(label_map == segment["labelID"], segmentation.labels == label), structure.label
             assert segment["recommendedDisplayRGBValue"] == pytest.approx(structure.color, abs=1)
             assert segment["SegmentAlgorithmType"] == "AUTOMATIC"
             for item, code in (

@@ -26,7 +26,7 @@ def test_ohif_shows_the_study(stored: Case, browser: Browser, ohif_url: str) -> 
     slice_of = {str(header.SOPInstanceUID): index for index, header in enumerate(case.volume.headers)}
     shape = case.volume.hu.shape[1:]
     with opened_study(browser, ohif_url, case.study_uid, len(series) + 1) as ohif:
-        descriptions = [description(case, segmentation.path.name) for segmentation in case.segmentations]
+        descriptions = [str(dcmread(one.path).SeriesDescription) for one in case.segmentations]
         for one in descriptions:
             ohif.hydrate(one)
 
