@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import Findings
-from covid_ct.results import measurement_report, overlay, report
+from covid_ct.results import encapsulated_pdf, measurement_report, overlay
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -62,7 +62,7 @@ def build_results(
     present = {name: dataset for name, dataset in segmentations.items() if dataset is not None}
     named = {
         **present,
-        report.NAME: report.encapsulated_report(volume, findings, uids),
+        encapsulated_pdf.NAME: encapsulated_pdf.encapsulated_report(volume, findings, uids),
         measurement_report.NAME: measurement_report.measurement_report(volume, findings, list(present.values()), uids),
     }
     pictures = {

@@ -1,4 +1,4 @@
-"""The report for people: one page as PDF, and as the DICOM object that carries it."""
+"""The report for people: one page as PDF."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -6,23 +6,17 @@ from io import BytesIO
 from typing import cast
 
 from fpdf import FPDF
-from pydicom import Dataset
-from pydicom.sr.coding import Code
-from pydicom.uid import EncapsulatedPDFStorage
 
 from covid_ct import RESEARCH_USE_ONLY, __version__, identity
 from covid_ct.analysis.findings import Findings
 from covid_ct.results import wording
-from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.fonts import ReportFonts
 from covid_ct.results.pictures import LUNG_COLOR, Plane, StandardView, picture_of
-from covid_ct.results.source import content_date_time, new_result, reference
-from covid_ct.results.terms import STRUCTURES_OF_LESIONS, code_item
-from covid_ct.results.uids import ResultUids
+from covid_ct.results.source import content_date_time
+from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.series.volume import Volume
 
 TITLE = "Chest CT: COVID-19 analysis"
-NAME = "report.pdf"
 
 _PAGE_WIDTH, _PAGE_HEIGHT, _MARGIN = 210.0, 297.0, 14.0
 _WIDTH = _PAGE_WIDTH - 2 * _MARGIN
@@ -303,39 +297,3 @@ class _Page:
 def _as_datetime(date: str, time: str) -> datetime:
     """Source's date and time as a PDF dates itself."""
     return datetime.strptime(date[:8] + time[:6].ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-
-
-def encapsulated_report(volume: Volume, findings: Findings, uids: ResultUids) -> Dataset:
-    """The report as a DICOM encapsulated PDF.
-
-    Parameters
-    ----------
-    volume: Volume
-    findings: Findings
-    uids: ResultUids
-
-    Returns
-    -------
-    Dataset
-    """
-    header = volume.headers[0]
-    result = new_result(
-        header,
-        uids,
-        NAME,
-        sop_class_uid=EncapsulatedPDFStorage,
-        modality="DOC",
-        series_number=9003,
-        series_description="COVID-19 CT: report (research use only)",
-    )
-    pdf = report_pdf(volume, findings)
-    result.ConversionType = "WSD"
-    result.AcquisitionDateTime = result.ContentDate + result.ContentTime
-    result.BurnedInAnnotation = "YES"
-    result.DocumentTitle = TITLE
-    result.ConceptNameCodeSequence = [code_item(Code("18782-3", "LN", "Radiology Study observation (narrative)"))]
-    set_sequence(result, "SourceInstanceSequence", map(reference, volume.headers))
-    result.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    result.EncapsulatedDocumentLength = len(pdf)
-    result.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
-    return result
