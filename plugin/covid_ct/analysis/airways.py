@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covid_ct.inference.preprocessing import Box, mask_box, resize
+from covid_ct.inference.preprocessing import Box, axis_weights, mask_box, resample_plane
 from covid_ct.inference.scan import Scan
 
 LUMEN_HU = -920
@@ -13,8 +13,8 @@ LUMEN_HU = -920
 LUMEN_MM2 = (40.0, 1000.0)
 """Area of an airway in a slice: the smallest main bronchus is 7 mm wide, the largest the bifurcation."""
 
-SEED_MIDDLE = (0.3, 0.7)
-"""Share of the lungs' width in which the trachea begins."""
+MIDDLE = (0.25, 0.75)
+"""Share of the lungs' width in which the trachea and the main bronchi lie."""
 
 SEED_FILL = 0.55
 """Share of its bounding box that the trachea fills where it begins; a disc fills 0.79 of it."""
@@ -45,21 +45,24 @@ def find_airways(scan: Scan, box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.b
     """
     airways = np.zeros(lungs.shape, bool)
     # Within the lungs' own rows and columns there is neither table nor air around the patient.
-    where = mask_box(lungs).index
-    middle = np.array(SEED_MIDDLE) * (where[2].stop - where[2].start)
+    where = _middle(mask_box(lungs))
+    rows, columns = (
+        axis_weights(count, (span.start * count / cells, span.stop * count / cells), span.stop - span.start)
+        for count, cells, span in zip(box.shape[1:], lungs.shape[1:], where[1:], strict=True)
+    )
     cell_mm2 = scan.spacing[1] * scan.spacing[2] * box.shape[1] * box.shape[2] / lungs[0].size
     areas = np.array(LUMEN_MM2) / cell_mm2
     followed: list[int] = []
     for index in reversed(range(where[0].start, where[0].stop)):
         image = scan.hu[index + box.slices[0], slice(*box.rows), slice(*box.columns)]
-        parts, count = ndimage.label(resize(image, (lungs.shape[1], lungs.shape[2]))[where[1:]] < LUMEN_HU)
+        parts, count = ndimage.label(resample_plane(image, rows, columns) < LUMEN_HU)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         fitting = (sizes >= areas[0]) & (sizes <= areas[1])
         fitting[0] = False
         if followed:
             fitting &= np.bincount(parts[airways[index + 1][where[1:]]], minlength=count + 1) > 0
         else:
-            fitting &= _seeds(parts, sizes, fitting, middle)
+            fitting &= _seeds(parts, sizes, fitting)
         if fitting.any():
             airways[index][where[1:]] = fitting[parts]
             followed.append(index)
@@ -75,15 +78,18 @@ def find_airways(scan: Scan, box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.b
     return np.asarray(ndimage.binary_dilation(airways, wall))
 
 
-def _seeds(
-    parts: NDArray[np.int32], sizes: NDArray[np.int64], fitting: NDArray[np.bool_], middle: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Which parts of a slice may be where the trachea begins: round and near the middle."""
+def _middle(box: Box) -> tuple[slice, slice, slice]:
+    """Index of the middle of a box's width."""
+    first, last = (round(box.columns[0] + share * box.shape[2]) for share in MIDDLE)
+    return slice(*box.slices), slice(*box.rows), slice(first, max(first + 1, last))
+
+
+def _seeds(parts: NDArray[np.int32], sizes: NDArray[np.int64], fitting: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which parts of a slice may be where the trachea begins: round, and not cut by the search's sides."""
     seeds = np.zeros(len(sizes), bool)
     boxes = ndimage.find_objects(parts)
     for part in np.flatnonzero(fitting):
         rows, columns = boxes[part - 1]
-        centre = (columns.start + columns.stop) / 2
         fill = sizes[part] / ((rows.stop - rows.start) * (columns.stop - columns.start))
-        seeds[part] = middle[0] <= centre <= middle[1] and fill >= SEED_FILL
+        seeds[part] = columns.start > 0 and columns.stop < parts.shape[1] and fill >= SEED_FILL
     return seeds

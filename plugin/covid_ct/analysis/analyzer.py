@@ -43,6 +43,8 @@ class Analyzer:
         Number of the GPU that CUDA and TensorRT use.
     engine_cache: Path | None
         Folder in which TensorRT's engines are kept; None builds them anew at every start.
+    run_limit_s: float
+        Longest time in seconds that one run of a network may take.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Analyzer:
         *,
         gpu: int = 0,
         engine_cache: Path | None = None,
+        run_limit_s: float = RUN_LIMIT_S,
     ) -> None:
         self._slots = {
             role: ModelSlot(
@@ -66,6 +69,7 @@ class Analyzer:
                 threads,
                 gpu=gpu,
                 engine_cache=engine_cache,
+                run_limit_s=run_limit_s,
             )
             for role in ROLES
         }

@@ -14,6 +14,9 @@ from covid_ct.inference.windows import Prediction
 MIN_LESION_ML = 0.1
 """Connected lesions smaller than this (a ball of 6 mm) are left out: vessels cut across look no different."""
 
+KIND_CELLS = 5
+"""Side, in cells of the network's grid, of the square over which a lesion's kind is told; one cell alone is noise."""
+
 CONSOLIDATION_HU = -300
 """Lesion above this density counts as consolidation where a network does not tell the kinds apart.
 
@@ -44,7 +47,7 @@ def find_lesions(prediction: Prediction, scan: Scan) -> GridMap:
     kinds = np.zeros(mask.shape, np.uint8)
     if len(prediction.probabilities) == 2:
         ground_glass, consolidation = prediction.probabilities
-        dense = consolidation > ground_glass
+        dense = ndimage.uniform_filter(consolidation - ground_glass, (1, KIND_CELLS, KIND_CELLS)) > 0
     else:
         dense = _dense(prediction, scan, kept)
     kinds[kept] = LesionKind.GROUND_GLASS

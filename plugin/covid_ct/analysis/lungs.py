@@ -171,24 +171,15 @@ def _sides_by_class(mask: NDArray[np.bool_], right: NDArray[np.uint8], left: NDA
     sides[~mask] = 0
     for side, other in ((Side.RIGHT, Side.LEFT), (Side.LEFT, Side.RIGHT)):
         parts, count = ndimage.label(sides == side)
-        if count < 2:
-            continue
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         sizes[0] = 0
-        stray = sizes < MIN_SIDE_SHARE * sizes.max()
-        stray[0] = False
-        touching = _touching(np.where(stray[parts], parts, 0), sides == other)
-        swap = np.zeros(count + 1, bool)
-        swap[touching] = True
-        sides[swap[parts]] = other
+        boxes = ndimage.find_objects(parts)
+        for part in np.flatnonzero((sizes > 0) & (sizes < MIN_SIDE_SHARE * sizes.max())):
+            near = tuple(slice(max(0, span.start - 1), span.stop + 1) for span in boxes[part - 1])
+            own = parts[near] == part
+            if np.any(ndimage.binary_dilation(own) & (sides[near] == other)):
+                sides[near][own] = other
     return sides
-
-
-def _touching(parts: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Labels of the parts that a mask touches in their slice or across slices."""
-    near = ndimage.binary_dilation(mask)
-    found: NDArray[np.int64] = np.unique(parts[near])
-    return found[found > 0]
 
 
 def _sides_by_position(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

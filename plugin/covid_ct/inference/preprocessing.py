@@ -7,6 +7,7 @@ its index plus one half, so that an image keeps its outer edges whatever size it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -121,6 +122,7 @@ def _body_box(index: int, image: NDArray[np.int16], margins: tuple[int, int]) ->
     return Box((index, index + 1), rows, columns)
 
 
+@lru_cache(maxsize=64)
 def axis_weights(
     source: int, interval: tuple[float, float], target: int, interpolation: Interpolation = "area"
 ) -> sparse.csr_array:
@@ -140,7 +142,7 @@ def axis_weights(
     Returns
     -------
     sparse.csr_array
-        float32, shape (target, source); to be multiplied from the left.
+        float32, shape (target, source); to be multiplied from the left. Kept for the next call: not to be changed.
     """
     step = (interval[1] - interval[0]) / target
     weights = np.zeros((target, source))

@@ -115,7 +115,9 @@ class Scan:
 
     def _cut(self, model_input: ModelInput, indices: Sequence[int], box: Box) -> NDArray[np.int16]:
         """Rows and columns of a box in some slices; the outside of the lungs is blanked where the network wants it."""
-        picked = (list(indices), *box.index[1:])
+        # A slice of neighbours is a view, a list would be a copy.
+        together = indices[-1] - indices[0] == len(indices) - 1
+        picked = (slice(indices[0], indices[-1] + 1) if together else list(indices), *box.index[1:])
         hu = self.hu[picked]
         if model_input.outside_lungs_hu is None or self.lungs is None:
             return hu

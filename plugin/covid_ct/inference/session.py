@@ -1,9 +1,12 @@
 """A network that is ready to run: ONNX Runtime under the providers asked for, or a sentence that says why not."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from covid_ct.errors import ModelError
@@ -25,6 +28,11 @@ CPU_BATCH = 4
 """Slices that the CPU gets at once: enough to keep two cores busy, few enough to stay in the cache."""
 
 
+RUN_LIMIT_S = 300.0
+"""Longest time in seconds that one run of a network may take; a batch takes less than a second, even a large 3-D network
+on a slow machine about a minute."""
+
+
 class Model:
     """One network, loaded, checked against its manifest and tried once.
 
@@ -40,6 +48,8 @@ class Model:
         Number of the GPU that CUDA and TensorRT use.
     engine_cache: Path | None
         Folder in which TensorRT's engines are kept from start to start, each network's under its `engine_key`.
+    run_limit_s: float
+        Longest time in seconds that one run may take.
 
     Attributes
     ----------
@@ -63,8 +73,10 @@ class Model:
         *,
         gpu: int = 0,
         engine_cache: Path | None = None,
+        run_limit_s: float = RUN_LIMIT_S,
     ) -> None:
         self.manifest = manifest
+        self._run_limit_s = run_limit_s
         content = read_model(manifest)
         engines = engine_folder(manifest, gpu, engine_cache)
         warnings: list[str] = []
@@ -109,7 +121,7 @@ class Model:
         Raises
         ------
         ModelError
-            Raised if the network fails, answers in another shape, or with what is no number.
+            Raised if the network fails, does not end in time, answers in another shape, or with what is no number.
         """
         count = len(images)
         feed: dict[str, NDArray[np.float32]] = {self._names[0]: images[:, np.newaxis]}
@@ -117,12 +129,7 @@ class Model:
             feed[self._names[1]] = features if features is not None else np.zeros((count, 0), np.float32)
         if self.batch == GPU_BATCH and self.manifest.input.dimensions == 2:
             feed = {name: _fill_up(array, GPU_BATCH) for name, array in feed.items()}
-        try:
-            answer = self._session.run(None, feed)[0]
-        # ONNX Runtime's exceptions have no public class in common.
-        except Exception as error:
-            raise self._error(f"failed ({first_line(error)})") from error
-        answer = answer[:count]
+        answer = self._answer(feed)[:count]
         grid = () if self.manifest.role == "covid" else images.shape[1:]
         expected = (count, self.manifest.output.channels, *grid)
         if answer.shape != expected:
@@ -132,6 +139,22 @@ class Model:
         if not np.isfinite(probabilities.sum(dtype=np.float64)):
             raise self._error("answers with values that are no numbers (NaN or infinite)")
         return probabilities
+
+    def _answer(self, feed: Mapping[str, NDArray[np.float32]]) -> NDArray[Any]:
+        """The network's first output; a run that does not end is ended between two of the network's operations."""
+        options = onnxruntime.RunOptions()
+        late = threading.Timer(self._run_limit_s, setattr, (options, "terminate", True))
+        late.daemon = True
+        late.start()
+        try:
+            answer: NDArray[Any] = self._session.run(None, feed, options)[0]
+        # ONNX Runtime's exceptions have no public class in common.
+        except Exception as error:
+            what = f"did not answer within {self._run_limit_s:g} s" if options.terminate else "failed"
+            raise self._error(f"{what} ({first_line(error)})") from error
+        finally:
+            late.cancel()
+        return answer
 
     def _check_inputs(self) -> list[str]:
         names = [argument.name for argument in self._session.get_inputs()]

@@ -7,7 +7,7 @@ from pathlib import Path
 from covid_ct.errors import ModelError
 from covid_ct.inference.manifest import Manifest
 from covid_ct.inference.providers import TENSORRT
-from covid_ct.inference.session import Model, engine_folder
+from covid_ct.inference.session import RUN_LIMIT_S, Model, engine_folder
 
 READY = "ready"
 """Name of the empty file that marks a complete set of engines."""
@@ -21,7 +21,7 @@ class ModelSlot:
 
     Parameters
     ----------
-    manifest, providers, threads, gpu, engine_cache
+    manifest, providers, threads, gpu, engine_cache, run_limit_s
         As of `Model`.
 
     Raises
@@ -38,9 +38,11 @@ class ModelSlot:
         *,
         gpu: int = 0,
         engine_cache: Path | None = None,
+        run_limit_s: float = RUN_LIMIT_S,
     ) -> None:
         self._manifest = manifest
         self._threads, self._gpu, self._engine_cache = threads, gpu, engine_cache
+        self._run_limit_s = run_limit_s
         self._problem: tuple[str, ...] = ()
         self._builder: threading.Thread | None = None
         if providers[:1] == (TENSORRT,) and len(providers) > 1 and not self._engines_are_ready():
@@ -67,7 +69,14 @@ class ModelSlot:
             self._builder.join()
 
     def _open(self, providers: Sequence[str]) -> Model:
-        return Model(self._manifest, providers, self._threads, gpu=self._gpu, engine_cache=self._engine_cache)
+        return Model(
+            self._manifest,
+            providers,
+            self._threads,
+            gpu=self._gpu,
+            engine_cache=self._engine_cache,
+            run_limit_s=self._run_limit_s,
+        )
 
     def _build(self) -> None:
         try:
