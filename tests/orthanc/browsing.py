@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 
@@ -32,3 +32,18 @@ def browser_page() -> Iterator[Page]:
         finally:
             browser.close()
         assert not wrong
+
+
+def behind_prefix(page: Page, url: str) -> str:
+    """Address under which a server is seen through a proxy that puts it under a prefix, as hospitals do."""
+    proxied = "http://proxy.test/imaging/orthanc"
+
+    def forward(route: Route) -> None:
+        path = route.request.url.removeprefix(proxied)
+        if path == route.request.url:
+            route.abort()
+        else:
+            route.fulfill(response=route.fetch(url=url + path))
+
+    page.route("http://proxy.test/**", forward)
+    return proxied

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from playwright.sync_api import Page, expect
-from tests.orthanc.browsing import browser_page
+from tests.orthanc.browsing import behind_prefix, browser_page
 from tests.orthanc.driving import upload
 from tools.orthanc_server import OrthancServer
 
@@ -52,14 +52,14 @@ def upload_copy(server: OrthancServer, files: list[Path], number: int, modality:
     return series
 
 
-def open_page(page: Page, server: OrthancServer, level: str, identifier: str) -> None:
+def open_page(page: Page, url: str, level: str, identifier: str) -> None:
     """Open a page of Orthanc Explorer; a new document, where a new fragment alone would load nothing."""
     page.goto("about:blank")
-    page.goto(f"{server.url}/app/explorer.html#{level}?uuid={identifier}")
+    page.goto(f"{url}/app/explorer.html#{level}?uuid={identifier}")
 
 
 def test_a_series_is_analysed_by_the_button(page: Page, asked: OrthancServer, series: str) -> None:
-    open_page(page, asked, "series", series)
+    open_page(page, asked.url, "series", series)
     panel = page.locator("#series-covid-analyses")
     expect(panel).to_be_empty()
     page.get_by_role("link", name=BUTTON).click()
@@ -75,7 +75,7 @@ def test_a_series_is_analysed_by_the_button(page: Page, asked: OrthancServer, se
 
 def test_findings_are_there_when_the_page_is_opened_again(page: Page, asked: OrthancServer, series: str) -> None:
     asked.post("/covid/analyze", {"Series": series, "Synchronous": True})
-    open_page(page, asked, "series", series)
+    open_page(page, asked.url, "series", series)
     panel = page.locator("#series-covid-analyses")
     expect(panel.get_by_text(LINE)).to_be_visible()
     panel.get_by_role("link", name="Lungs (SEG)").click()
@@ -86,16 +86,29 @@ def test_findings_are_there_when_the_page_is_opened_again(page: Page, asked: Ort
 
 def test_a_study_is_analysed_by_the_button(page: Page, asked: OrthancServer, series: str) -> None:
     study = asked.get(f"/series/{series}")["ParentStudy"]
-    open_page(page, asked, "study", study)
+    open_page(page, asked.url, "study", study)
     page.get_by_role("link", name=BUTTON).click()
     panel = page.locator("#study-covid-analyses")
     expect(panel.get_by_text(LINE)).to_have_count(1)
     expect(panel).to_contain_text(asked.get(f"/series/{series}")["MainDicomTags"]["SeriesDescription"])
 
 
+def test_behind_a_proxy_with_a_prefix(page: Page, asked: OrthancServer, series: str) -> None:
+    asked.post("/covid/analyze", {"Series": series, "Synchronous": True})
+    prefix = behind_prefix(page, asked.url)
+    open_page(page, prefix, "series", series)
+    panel = page.locator("#series-covid-analyses")
+    expect(panel.get_by_text(LINE)).to_be_visible()
+    for name in ("Results page", "Report (PDF)"):
+        assert panel.get_by_role("link", name=name).evaluate("link => link.href").startswith(prefix)
+    page.goto(f"{prefix}/covid/app/results.html?series={series}")
+    expect(page.locator("#picture")).to_have_attribute("data-segmentations", "2")
+    assert page.get_by_role("link", name="Report (PDF)").evaluate("link => link.href").startswith(prefix)
+
+
 def test_a_series_that_cannot_be_analysed_tells_why(page: Page, asked: OrthancServer, small_files: list[Path]) -> None:
     refused = upload_copy(asked, small_files[:1], 1000, modality="MR")
-    open_page(page, asked, "series", refused)
+    open_page(page, asked.url, "series", refused)
     page.get_by_role("link", name=BUTTON).click()
     panel = page.locator("#series-covid-analyses")
     expect(panel).to_contain_text(asked.get(f"/series/{refused}")["MainDicomTags"]["SeriesInstanceUID"])
@@ -111,7 +124,7 @@ def test_a_waiting_analysis_is_cancelled_and_tried_again(
     # One analysis runs at a time, so that the second one waits.
     other = upload(asked, small_files)
     asked.post("/covid/analyze", {"Series": other})
-    open_page(page, asked, "series", series)
+    open_page(page, asked.url, "series", series)
     page.get_by_role("link", name=BUTTON).click()
     panel = page.locator("#series-covid-analyses")
     panel.get_by_role("button", name="Cancel").click()

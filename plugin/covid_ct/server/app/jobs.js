@@ -33,6 +33,16 @@ function actionsOf(job) {
   return actions;
 }
 
+/** Whether the results arrived at a destination, in a sentence. */
+function deliveryLine({ Destination, State, Attempts, Error }) {
+  if (State === 'Success') {
+    return `Sent to ${Destination}.`;
+  }
+  return State === 'Retry'
+    ? `Not sent to ${Destination} yet, tried ${Attempts} times. ${Error}`
+    : `To be sent to ${Destination}.`;
+}
+
 /** A job as an item of the list. */
 function describe(job) {
   const item = element('li', '', { class: job.State, id: job.ID });
@@ -46,7 +56,8 @@ function describe(job) {
   );
   const actions = element('p', '', { class: 'actions' });
   actions.append(...actionsOf(job));
-  item.append(element('p', jobLine(job)), about);
+  const deliveries = job.Content.Deliveries.map((delivery) => element('p', deliveryLine(delivery), { class: 'hint' }));
+  item.append(element('p', jobLine(job)), about, ...deliveries);
   if (!hasEnded(job)) {
     const bar = element('progress', '', { max: 100, 'aria-label': 'Progress' });
     bar.value = job.Progress;
@@ -81,7 +92,8 @@ async function refresh() {
     const [status, jobs] = await Promise.all([getJson('/covid/status'), getJson('/covid/jobs?expand')]);
     const chosen = jobs.reverse().filter(FILTERS[document.querySelector('#filter :checked').value]);
     show(chosen.slice(0, MOST_SHOWN));
-    at('counts').textContent = Object.entries(status.Jobs).map(([state, count]) => `${count} ${state}`).join(' · ');
+    const counts = Object.entries(status.Jobs).filter(([, count]) => count);
+    at('counts').textContent = counts.map(([state, count]) => `${count} ${state}`).join(' · ');
     at('rest').textContent = chosen.length > MOST_SHOWN ? `${chosen.length - MOST_SHOWN} earlier ones are not shown.` : '';
     at('rest').textContent ||= chosen.length ? '' : 'There are none.';
     at('problem').hidden = true;
