@@ -78,6 +78,15 @@ def test_nan_on_a_patient_is_told(tmp_path):
         model.run(np.full((1, 64, 64), 200, np.float32))
 
 
+def test_a_run_without_end_is_ended(tmp_path):
+    tiny_models.write(tmp_path, tiny_models.manifest("lungs"), tiny_models.endless_above(0))
+    model = load(tmp_path, run_limit_s=0.5)
+    assert model.run(np.full((1, 64, 64), -850, np.float32)).shape == (1, 3, 64, 64)
+    with pytest.raises(ModelError, match="within 0.5 s"):
+        model.run(np.full((1, 64, 64), 200, np.float32))
+    assert threading.active_count() < 20, "no thread is lost"
+
+
 def test_an_onnx_file_that_does_not_open_is_told(tmp_path):
     model = tiny_models.lungs_by_density()
     model.graph.node[0].op_type = "NoSuchOperator"
@@ -109,7 +118,7 @@ class Machine:
             def get_providers(self):
                 return self.names
 
-            def run(self, outputs, feed):
+            def run(self, outputs, feed, options=None):
                 machine.sizes.append([len(array) for array in feed.values()])
                 return super().run(outputs, feed)
 

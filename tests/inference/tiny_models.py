@@ -165,6 +165,38 @@ def nan_above(hu: float) -> onnx.ModelProto:
     return model
 
 
+def endless_above(hu: float) -> onnx.ModelProto:
+    """Lungs by density, but a loop without end as soon as a voxel is denser than this."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes_on"]),
+            helper.make_node("Mul", ["grid", "one"], ["same"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("grid", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, None),
+        ],
+        [numpy_helper.from_array(np.float32(1.0), "one")],
+    )
+    model = lungs_by_density()
+    model.graph.node[-1].output[0] = "plain"
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["x"], ["densest"], keepdims=0),
+            helper.make_node("Greater", ["densest", "limit"], ["dense"]),
+            helper.make_node("Loop", ["", "dense", "plain"], ["y"], body=body),
+        ]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(hu), "limit"))
+    return model
+
+
 def write_all(folder: Path) -> Path:
     """The three models by density."""
     write(folder, manifest("lungs"), lungs_by_density())

@@ -16,7 +16,7 @@ from covid_ct.errors import AnalysisCancelled
 from covid_ct.inference.manifest import Role, load_manifest
 from covid_ct.inference.providers import CPU
 from covid_ct.inference.scan import Scan
-from covid_ct.inference.session import Model
+from covid_ct.inference.session import RUN_LIMIT_S, Model
 from covid_ct.inference.slot import ModelSlot
 from covid_ct.inference.windows import predict
 from covid_ct.series.volume import Volume

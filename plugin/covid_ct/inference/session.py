@@ -29,8 +29,8 @@ CPU_BATCH = 4
 
 
 RUN_LIMIT_S = 300.0
-"""Longest time in seconds that one run of a network may take; a batch takes less than a second, even a large 3-D network
-on a slow machine about a minute."""
+"""Longest time in seconds that one run of a network may take; a batch takes less than a second, even a large 3-D
+network on a slow machine about a minute."""
 
 
 class Model:
@@ -77,6 +77,7 @@ class Model:
     ) -> None:
         self.manifest = manifest
         self._run_limit_s = run_limit_s
+        self._tried = False
         content = read_model(manifest)
         engines = engine_folder(manifest, gpu, engine_cache)
         warnings: list[str] = []
@@ -145,7 +146,9 @@ class Model:
         options = onnxruntime.RunOptions()
         late = threading.Timer(self._run_limit_s, setattr, (options, "terminate", True))
         late.daemon = True
-        late.start()
+        # A GPU's first run builds its engine, for as long as that takes.
+        if self._tried or self.provider not in FALLBACKS:
+            late.start()
         try:
             answer: NDArray[Any] = self._session.run(None, feed, options)[0]
         # ONNX Runtime's exceptions have no public class in common.
@@ -171,6 +174,7 @@ class Model:
         """Run once, on nothing, and see that the provider had a part in it."""
         zeros = np.zeros((1, *tensor_size(self.manifest.input)), np.float32)
         self.run(zeros, np.zeros((1, len(self.manifest.features)), np.float32))
+        self._tried = True
         if self.provider in FALLBACKS and nodes_by_provider(self._session)[self.provider] == 0:
             raise UnavailableError("it takes no node of the network")
 

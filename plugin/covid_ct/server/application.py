@@ -102,7 +102,12 @@ class _Analysis:
         self._configuration = configuration
         available = onnxruntime.get_available_providers()
         providers = configuration.providers or tuple(name for name in PROVIDERS.values() if name in available)
-        self._analyzer = Analyzer(configuration.models_folder, providers, configuration.threads)
+        self._analyzer = Analyzer(
+            configuration.models_folder,
+            providers,
+            configuration.threads,
+            run_limit_s=configuration.model_timeout,
+        )
         self._database = Database(configuration.state_folder / "jobs.sqlite")
         self.jobs = JobStore(self._database)
         self.deliveries = DeliveryStore(self._database)
