@@ -1,41 +1,38 @@
 """Training of the classifier: COVID-19 pneumonia or not, from the lungs of a slice and where its lesions lie."""
 
-import copy
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from models.training import data
+from models.training.augment import Geometry, equalise, move, vary_intensities
+from models.training.networks import Classifier
+from models.training.segmentation import SEED
+from models.training.slices import segment_slice
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
-from training import data
-from training.augment import Geometry, equalise, move, vary_intensities
-from training.networks import UNet
-from training.segmentation import SEED
-from training.slices import segment_slice
 
 from covid_ct.analysis.distribution import distribution
-from covid_ct.inference.manifest import FEATURES
 from covid_ct.inference.preprocessing import resize
 from covid_ct.inference.session import Model
 
-SIZE = (144, 192)
+SIZE = (192, 256)
 CLIP_HU = (-1200.0, 200.0)
-OUTSIDE_HU = -1000
+OUTSIDE_HU = 40
+"""The lungs' surroundings look like muscle, which the lesion network knows."""
+
 MARGIN = 7
 """Pixels around the lungs, of 1.4 mm: the manifest's region_margin_mm."""
 
-BATCH = 24
-FIGURE_SHARE = 6.0
+VIEWS = 3
+WEIGHT_DECAY = 1e-3
 FOLDS = 5
 
 STILL = Geometry(SIZE, (1.0, 1.0000001), 0.0, 0.0, 0.0)
 MOVED = Geometry(SIZE, (0.85, 1.2), 12.0, 0.06, 0.5)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,35 +96,6 @@ def figures(folder: Path, kind: str) -> NDArray[np.int16]:
     return data.picture_to_hu(np.rint(np.stack(pictures)).astype(np.uint8))
 
 
-class Classifier(nn.Module):
-    """The lesion network's encoder, pooled over the picture, beside the lesions' distribution.
-
-    Parameters
-    ----------
-    segmenter: UNet
-        Where the encoder's weights come from.
-    widths: tuple[int, ...]
-        Of that network.
-    """
-
-    def __init__(self, segmenter: UNet, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.stem, self.encoder = segmenter.stem, segmenter.encoder
-        self.head = nn.Sequential(
-            nn.Dropout(0.4), nn.Linear(2 * (widths[-1] + widths[-2]), 48), nn.ReLU(), nn.Dropout(0.3), nn.Linear(48, 1)
-        )
-        self.features = nn.Linear(len(FEATURES), 1)
-
-    def forward(self, image: Tensor, features: Tensor) -> Tensor:
-        maps = self.stem(image)
-        pooled = []
-        for level, stage in enumerate(self.encoder):
-            maps = stage(maps)
-            if level >= len(self.encoder) - 2:
-                pooled += [maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))]
-        return self.head(torch.cat(pooled, dim=1)) + self.features(features)
-
-
 def _prepare(hu: Tensor, lungs: Tensor, geometry: Geometry, vary: bool, random: torch.Generator) -> Tensor:
     masks = lungs > 0
     boxes = torch.empty(len(hu), 4)
@@ -146,50 +114,76 @@ def _prepare(hu: Tensor, lungs: Tensor, geometry: Geometry, vary: bool, random: 
     return (moved.clamp(low, high) - low) / (high - low)
 
 
-def fit(classifier: Classifier, sources: list[tuple[Cases, float]], steps: int) -> Classifier:
-    """Train on sources with their shares of every batch."""
-    torch.manual_seed(SEED)
-    random = torch.Generator().manual_seed(SEED)
-    encoder = [*classifier.stem.parameters(), *classifier.encoder.parameters()]
-    heads = [*classifier.head.parameters(), *classifier.features.parameters()]
-    rates = [3e-4, 3e-3]
-    optimiser = torch.optim.AdamW(
-        [{"params": encoder, "lr": rates[0]}, {"params": heads, "lr": rates[1]}], weight_decay=0.05
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.2)
-    classifier.train()
-    cumulated = np.cumsum([share for _, share in sources])
-    for _ in tqdm(range(steps), mininterval=10):
-        picks = (np.arange(BATCH) + torch.rand(1, generator=random).item()) / BATCH * cumulated[-1]
-        images, features, truth = [], [], []
-        counts = np.bincount(np.searchsorted(cumulated, picks), minlength=len(sources))
-        for (cases, _), count in zip(sources, counts, strict=True):
-            index = torch.randint(0, len(cases), (int(count),), generator=random)
-            equalised = (torch.rand(len(index), generator=random) < 0.25) & ("CLAHE" not in cases.name)
-            hu = torch.where(equalised[:, None, None], cases.other[index], cases.hu[index])
-            if len(index):
-                images.append(_prepare(hu, cases.lungs[index], MOVED, True, random))
-                features.append(cases.features[index])
-                truth += [float(cases.is_covid)] * len(index)
-        logits = classifier(torch.cat(images), torch.cat(features))[:, 0]
-        loss = functional.binary_cross_entropy_with_logits(logits, torch.tensor(truth) * 0.94 + 0.03)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return classifier.eval()
+@dataclass(frozen=True)
+class Embedded:
+    """What the classifier's linear unit sees of one source.
+
+    Attributes
+    ----------
+    views: Tensor
+        Shape (1 + VIEWS, slices, size): every slice as it is, then changed at random.
+    is_covid: bool
+    share: float
+        Weight of the source among all.
+    """
+
+    views: Tensor
+    is_covid: bool
+    share: float
 
 
 @torch.no_grad()
-def logits_of(classifier: Classifier, cases: Cases) -> NDArray[np.float32]:
-    """Logit of each slice."""
+def embed(classifier: Classifier, cases: Cases, share: float) -> Embedded:
+    """Pool a source's slices through the segmentation network."""
     random = torch.Generator().manual_seed(SEED)
-    answers = []
-    for start in range(0, len(cases), 32):
-        part = slice(start, start + 32)
-        images = _prepare(cases.hu[part], cases.lungs[part], STILL, False, random)
-        answers.append(classifier(images, cases.features[part])[:, 0])
-    return torch.cat(answers).numpy()
+    views = []
+    for view in range(1 + VIEWS):
+        parts = []
+        for start in range(0, len(cases), 16):
+            part = slice(start, start + 16)
+            hu = cases.hu[part]
+            if view and "CLAHE" not in cases.name:
+                equalised = torch.rand(len(hu), generator=random) < 0.25
+                hu = torch.where(equalised[:, None, None], cases.other[part], hu)
+            images = _prepare(hu, cases.lungs[part], MOVED if view else STILL, view > 0, random)
+            parts.append(classifier.embed(images, cases.features[part]))
+        views.append(torch.cat(parts))
+    return Embedded(torch.stack(views), cases.is_covid, share)
+
+
+def fit(classifier: Classifier, sources: list[Embedded]) -> None:
+    """Logistic regression with weight decay on all views of all sources."""
+    values = torch.cat([source.views.flatten(0, 1) for source in sources])
+    truth = torch.cat([torch.full((source.views[..., 0].numel(),), float(source.is_covid)) for source in sources])
+    weight = torch.cat(
+        [torch.full((source.views[..., 0].numel(),), source.share / source.views[..., 0].numel()) for source in sources]
+    )
+    weight /= weight.sum()
+    centre = (values * weight[:, None]).sum(dim=0)
+    spread = ((values - centre).square() * weight[:, None]).sum(dim=0).sqrt().clamp(min=1e-3)
+    classifier.centre.copy_(centre)
+    classifier.spread.copy_(spread)
+    design = (values - centre) / spread
+    unit = classifier.linear
+    nn.init.zeros_(unit.weight)
+    nn.init.zeros_(unit.bias)
+    optimiser = torch.optim.LBFGS(unit.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        entropy = functional.binary_cross_entropy_with_logits(unit(design)[:, 0], truth, weight=weight, reduction="sum")
+        loss = entropy + WEIGHT_DECAY * unit.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+
+
+@torch.no_grad()
+def logits_of(classifier: Classifier, embedded: Embedded, chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Logits of some slices as they are."""
+    values = embedded.views[0][torch.from_numpy(chosen)]
+    return classifier.linear((values - classifier.centre) / classifier.spread)[:, 0].numpy()
 
 
 def auc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
@@ -246,24 +240,19 @@ def blocks(count: int) -> NDArray[np.int64]:
 
 
 def cross_validate(
-    segmenter: UNet,
-    widths: tuple[int, ...],
-    positive: Cases,
-    negative: Cases,
-    others: list[tuple[Cases, float]],
-    steps: int,
+    classifier: Classifier, figures_: tuple[Embedded, Embedded], others: list[Embedded]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits of every figure from classifiers that saw neither it nor its neighbours."""
-    results = []
-    for cases in (positive, negative):
-        results.append(np.zeros(len(cases), np.float32))
-    for fold in range(FOLDS):
-        shown = [(cases.part(blocks(len(cases)) != fold), FIGURE_SHARE) for cases in (positive, negative)]
-        classifier = fit(Classifier(copy.deepcopy(segmenter), widths), [*shown, *others], steps)
-        for cases, logits in zip((positive, negative), results, strict=True):
-            held = blocks(len(cases)) == fold
-            logits[held] = logits_of(classifier, cases.part(held))
-        log.info("fold %d of %d done", fold + 1, FOLDS)
+    """Logits of every figure, COVID-19 and other, from a linear unit that saw neither it nor its neighbours."""
+    results = tuple(np.zeros(part.views.shape[1], np.float32) for part in figures_)
+    folds = [blocks(part.views.shape[1]) for part in figures_]
+    for held in range(FOLDS):
+        seen = [
+            replace(part, views=part.views[:, torch.from_numpy(fold != held)])
+            for part, fold in zip(figures_, folds, strict=True)
+        ]
+        fit(classifier, [*seen, *others])
+        for part, fold, logits in zip(figures_, folds, results, strict=True):
+            logits[fold == held] = logits_of(classifier, part, fold == held)
     return results[0], results[1]
 
 

@@ -199,7 +199,7 @@ def clahe_slices(folder: Path) -> Slices:
 
 
 def medseg_slices(folder: Path) -> Slices:
-    """The MedSeg slices, whole and upright, with ground glass and consolidation apart. Lungs are known at lesions only."""
+    """The MedSeg slices, whole and upright, ground glass and consolidation apart; lungs are known at lesions only."""
     whole = np.load(folder / "training/lesions_full_field.npz")
     crops = np.load(folder / "training/lesions_ggo_consolidation.npz")
     lesions, lungs = [], []

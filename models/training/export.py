@@ -3,10 +3,15 @@
 import hashlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from covid_ct.inference.manifest import FEATURES
@@ -46,6 +51,42 @@ def export_classifier(network: nn.Module, size: tuple[int, int], path: Path) -> 
         dynamo=False,
     )
     onnx.checker.check_model(onnx.load(path))
+
+
+class _Samples(CalibrationDataReader):
+    def __init__(self, images: NDArray[np.float32]) -> None:
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        image = next(self._images, None)
+        return None if image is None else {"image": image[np.newaxis, np.newaxis]}
+
+
+def quantise(path: Path, images: NDArray[np.float32]) -> None:
+    """Turn an ONNX file's convolutions to 8 bits, which a CPU does twice as fast, in place.
+
+    Parameters
+    ----------
+    path: Path
+    images: NDArray[np.float32]
+        Prepared images, shape (images, rows, columns), from which the ranges of all maps are taken. The last
+        convolution stays as it is, since masks are cut from its answer.
+    """
+    with TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        # The symbolic shape inference does not know DepthToSpace as PyTorch writes it; the plain one does.
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        last = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"][-1]
+        quantize_static(
+            prepared,
+            path,
+            _Samples(images),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            nodes_to_exclude=[last],
+        )
 
 
 def write_manifest(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,13 +53,50 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(_convolution(width, width) for width in widths[:-1])
         self.head = nn.Conv2d(widths[0], 4 * classes, 3, 1, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Feature maps on the way down and on the way up again, the last at half the image's size."""
         features = self.stem(image)
-        levels = []
+        maps = []
         for stage in self.encoder:
             features = stage(features)
-            levels.append(features)
-        for level in range(len(levels) - 2, -1, -1):
+            maps.append(features)
+        for level in range(len(self.encoder) - 2, -1, -1):
             features = functional.interpolate(self.lateral[level](features), scale_factor=2.0, mode="nearest")
-            features = self.decoder[level](features + levels[level])
-        return functional.pixel_shuffle(self.head(features), 2)
+            features = self.decoder[level](features + maps[level])
+            maps.append(features)
+        return maps
+
+    def forward(self, image: Tensor) -> Tensor:
+        return functional.pixel_shuffle(self.head(self.maps(image)[-1]), 2)
+
+
+class Classifier(nn.Module):
+    """One linear unit on the pooled maps of a segmentation network, beside the lesions' distribution.
+
+    Parameters
+    ----------
+    segmenter: UNet
+        Trained; stays as it is.
+    features: int
+        Number of features beside the image.
+    """
+
+    def __init__(self, segmenter: UNet, features: int) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        size = 3 * sum(map_.shape[1] for map_ in segmenter.maps(torch.zeros(1, 1, 64, 64))) + features
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
+        self.linear = nn.Linear(size, 1)
+
+    def embed(self, image: Tensor, features: Tensor) -> Tensor:
+        """Mean, deviation and maximum of every channel of every map, and the features."""
+        pooled = []
+        for map_ in self.segmenter.maps(image):
+            mean = map_.mean(dim=(2, 3))
+            square = (map_ * map_).mean(dim=(2, 3))
+            pooled += [mean, (square - mean * mean).clamp(min=1e-6).sqrt(), map_.amax(dim=(2, 3))]
+        return torch.cat([*pooled, features], dim=1)
+
+    def forward(self, image: Tensor, features: Tensor) -> Tensor:
+        return self.linear((self.embed(image, features) - self.centre) / self.spread)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from models.training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
+from models.training.data import EITHER, IGNORED, Slices, regions
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
-from training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
-from training.data import EITHER, IGNORED, Slices, regions
 
 SEED = 20200211
 BATCH = 16
@@ -186,37 +186,41 @@ def train(
     return average.cpu().eval(), losses
 
 
-def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Dice coefficient of each image; 1 where both are empty."""
-    axes = tuple(range(1, truth.ndim))
-    total = predicted.sum(axis=axes) + truth.sum(axis=axes)
-    return np.where(total > 0, 2.0 * (predicted & truth).sum(axis=axes) / np.maximum(total, 1), 1.0)
+def _still(slices: Slices, recipe: Recipe, by_patient: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Slices and their labels as the network sees them without augmentation, in batches."""
+    still = Geometry(recipe.geometry.size, (1.0, 1.0 + 1e-7), 0.0, 0.0, 0.0)
+    if recipe.role == "lungs":
+        boxes = torch.tensor([[0.0, slices.hu.shape[1], 0.0, slices.hu.shape[2]]]).repeat(len(slices), 1)
+    else:
+        boxes = torch.from_numpy(regions(slices, by_patient))
+    low, high = recipe.clip_hu
+    random = torch.Generator().manual_seed(SEED)
+    for start in range(0, len(slices), BATCH):
+        part = slice(start, start + BATCH)
+        maps = torch.from_numpy(np.stack([slices.lungs[part], slices.lesions[part]], axis=1))
+        hu, labels, _ = move(torch.from_numpy(slices.hu[part])[:, None].float(), maps, boxes[part], still, random)
+        yield (hu.clamp(low, high) - low) / (high - low), labels[:, 0 if recipe.role == "lungs" else 1]
+
+
+def prepare(slices: Slices, recipe: Recipe) -> Tensor:
+    """Slices as the network sees them, shape (slices, 1, rows, columns)."""
+    return torch.cat([images for images, _ in _still(slices, recipe, by_patient=False)])
 
 
 @torch.no_grad()
 def predict(
     network: nn.Module, slices: Slices, recipe: Recipe, by_patient: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Most likely classes of held-back slices, and the labels, both as the network sees them."""
-    still = Geometry(recipe.geometry.size, (1.0, 1.0000001), 0.0, 0.0, 0.0)
-    if recipe.role == "lungs":
-        boxes = torch.tensor([[0.0, slices.hu.shape[1], 0.0, slices.hu.shape[2]]]).repeat(len(slices), 1)
-    else:
-        boxes = torch.from_numpy(regions(slices, by_patient))
+    """Most likely classes of slices, and the labels, both as the network sees them."""
     device = next(network.parameters()).device
-    low, high = recipe.clip_hu
-    predicted, labels = [], []
+    predicted, truth = [], []
     training = network.training
     network.eval()
-    for start in range(0, len(slices), BATCH):
-        part = slice(start, start + BATCH)
-        maps = torch.from_numpy(np.stack([slices.lungs[part], slices.lesions[part]], axis=1))
-        random = torch.Generator().manual_seed(SEED)
-        hu, turned, _ = move(torch.from_numpy(slices.hu[part])[:, None].float(), maps, boxes[part], still, random)
-        logits = network(((hu.clamp(low, high) - low) / (high - low)).to(device))
+    for images, labels in _still(slices, recipe, by_patient):
+        logits = network(images.to(device))
         foreground = 1.0 - torch.softmax(logits, dim=1)[:, 0]
         classes = torch.where(foreground > 0.5, 1 + logits[:, 1:].argmax(dim=1), 0)
         predicted.append(classes.cpu().numpy().astype(np.uint8))
-        labels.append(turned[:, 0 if recipe.role == "lungs" else 1].numpy().astype(np.uint8))
+        truth.append(labels.numpy().astype(np.uint8))
     network.train(training)
-    return np.concatenate(predicted), np.concatenate(labels)
+    return np.concatenate(predicted), np.concatenate(truth)

@@ -64,3 +64,10 @@ def segment_slice(lungs_model: Model, lesions_model: Model, hu: NDArray[np.int16
     classes = _full_size(lesions_model, Scan(hu[np.newaxis], SPACING_MM, lungs[np.newaxis]))
     found = (classes.sum(axis=0) > HALF) & (lungs > 0)
     return SliceMaps(lungs, np.where(found, 1 + classes.argmax(axis=0), 0).astype(np.uint8))
+
+
+def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Dice coefficient of each image; 1 where both are empty."""
+    axes = tuple(range(1, truth.ndim))
+    total = predicted.sum(axis=axes) + truth.sum(axis=axes)
+    return np.where(total > 0, 2.0 * (predicted & truth).sum(axis=axes) / np.maximum(total, 1), 1.0)

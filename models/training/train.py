@@ -1,11 +1,10 @@
-"""Train one of the three models: python -m training.train {lungs,lesions,covid} DATA [--models FOLDER] [--steps N].
+"""Train one of the three models: python -m models.training.train {lungs,lesions,covid} DATA.
 
 Writes model.onnx, model.json and the curves of the card into the model's folder, and the weights that another
 training starts from into models/training/weights (not in the repository).
 """
 
 import argparse
-import copy
 import json
 import logging
 from dataclasses import replace
@@ -14,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from models.training import covid, data, plots
+from models.training.augment import Geometry
+from models.training.export import export, export_classifier, quantise, write_manifest
+from models.training.networks import Classifier, UNet
+from models.training.segmentation import SEED, Pool, Recipe, predict, prepare, train
+from models.training.slices import dice
+from numpy.typing import NDArray
 from torch import nn
-from training import covid, data, plots
-from training.augment import Geometry
-from training.export import export, export_classifier, write_manifest
-from training.networks import UNet
-from training.segmentation import SEED, Pool, Recipe, dice, predict, train
 
-from covid_ct.inference.manifest import load_manifest
+from covid_ct.inference.manifest import FEATURES, load_manifest
 from covid_ct.inference.session import Model
 
 VERSION = "1.0.0"
@@ -30,7 +31,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 WIDTHS = (16, 32, 64, 96, 128)
 LUNGS = Recipe("lungs", Geometry((256, 256), zoom=(0.7, 1.25)), clip_hu=(-1200.0, 200.0), steps=1500)
 LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3)), clip_hu=(-1200.0, 200.0), steps=1500)
-COVID_STEPS = 200
 
 log = logging.getLogger("training")
 
@@ -67,9 +67,9 @@ def train_lesions(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.
     series = list(data.whole_series(folder))
     known = clahe.part(~clahe.held_back)
     pools = [
-        Pool(known, 4, whole_field=False, own_lesions=True),
+        Pool(known, 4, whole_field=False, own_lesions=True, favour_small=True),
         Pool(known, 4, whole_field=False, own_lesions=True, by_patient=True),
-        Pool(medseg.part(~medseg.held_back), 4, whole_field=False, own_lesions=True),
+        Pool(medseg.part(~medseg.held_back), 5, whole_field=False, own_lesions=True),
         Pool(data.phantoms(), 1, whole_field=False, own_lesions=True, by_patient=True),
         *(Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True) for one in series),
     ]
@@ -90,21 +90,29 @@ def train_lesions(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.
     return train(network, pools, recipe, report)
 
 
-def train_covid(folder: Path, models: Path, steps: int) -> None:
-    pair = tuple(Model(load_manifest(models / role, role)) for role in ("lungs", "lesions"))
+def train_covid(folder: Path, models: Path) -> None:
+    pair = (
+        Model(load_manifest(models / "lungs", "lungs"), threads=1),
+        Model(load_manifest(models / "lesions", "lesions"), threads=1),
+    )
     segmenter = UNet(3, WIDTHS)
     segmenter.load_state_dict(torch.load(WEIGHTS / "lesions.pt"))
+    classifier = Classifier(segmenter.eval(), len(FEATURES))
+    clahe, medseg, hu = data.clahe_slices(folder), data.medseg_slices(folder), data.hu_slices(folder)
+    series = np.concatenate([one.hu[::3] for one in data.whole_series(folder)])
     positive = covid.make_cases("COVID-19 figures", covid.figures(folder, "covid"), True, pair)
     negative = covid.make_cases("other figures", covid.figures(folder, "other"), False, pair)
-    clahe, medseg, hu = data.clahe_slices(folder), data.medseg_slices(folder), data.hu_slices(folder)
-    series = np.concatenate([one.hu[::2] for one in data.whole_series(folder)])
+    figures_ = (covid.embed(classifier, positive, 3.0), covid.embed(classifier, negative, 3.0))
     others = [
-        (covid.make_cases("CLAHE patients", clahe.hu[~clahe.held_back][::4], True, pair), 3.0),
-        (covid.make_cases("MedSeg slices", medseg.hu[~medseg.held_back], True, pair), 2.0),
-        (covid.make_cases("series without COVID-19", series, False, pair), 4.0),
-        (covid.make_cases("HU slices", hu.hu[~hu.held_back], False, pair), 2.0),
+        covid.embed(classifier, covid.make_cases(name, images, is_covid, pair), share)
+        for name, images, is_covid, share in (
+            ("CLAHE patients", clahe.hu[~clahe.held_back][::8], True, 1.0),
+            ("MedSeg slices", medseg.hu[~medseg.held_back], True, 1.0),
+            ("series without COVID-19", series, False, 1.5),
+            ("HU slices", hu.hu[~hu.held_back], False, 0.5),
+        )
     ]
-    yes, no = covid.cross_validate(segmenter, WIDTHS, positive, negative, others, steps)
+    yes, no = covid.cross_validate(classifier, figures_, others)
     logits = np.concatenate([yes, no])
     truth = np.arange(len(logits)) < len(yes)
     slope, intercept = covid.platt(logits, truth)
@@ -127,12 +135,8 @@ def train_covid(folder: Path, models: Path, steps: int) -> None:
     }
     log.info("%s", figures)
     target = models / "covid"
-    final = covid.fit(
-        covid.Classifier(copy.deepcopy(segmenter), WIDTHS),
-        [(positive, covid.FIGURE_SHARE), (negative, covid.FIGURE_SHARE), *others],
-        steps,
-    )
-    export_classifier(final, covid.SIZE, target / "model.onnx")
+    covid.fit(classifier, [*figures_, *others])
+    export_classifier(classifier, covid.SIZE, target / "model.onnx")
     (target / "cross_validation.json").write_text(json.dumps(figures, indent=2) + "\n")
     plots.reliability(probability, truth, target / "reliability.png")
     write_manifest(
@@ -160,7 +164,7 @@ def train_covid(folder: Path, models: Path, steps: int) -> None:
             "aggregation": {"slices": 16, "quantile": 0.75},
             "calibration": {"slope": round(slope, 4), "intercept": round(intercept, 4)},
         },
-        features=list(covid.FEATURES),
+        features=list(FEATURES),
     )
 
 
@@ -173,16 +177,17 @@ def train_segmentation(recipe: Recipe, folder: Path, models: Path, go_on: bool) 
     network, losses = (train_lungs if recipe.role == "lungs" else train_lesions)(network, folder, recipe)
     WEIGHTS.mkdir(exist_ok=True)
     torch.save(network.state_dict(), weights)
-    publish(recipe, models)
+    publish(recipe, folder, models)
     plots.losses(losses, models / recipe.role / "training.png")
 
 
-def publish(recipe: Recipe, models: Path) -> None:
+def publish(recipe: Recipe, folder: Path, models: Path) -> None:
     """Write the ONNX file and the manifest of a segmentation network from its weights."""
     network = UNet(3, WIDTHS)
     network.load_state_dict(torch.load(WEIGHTS / f"{recipe.role}.pt"))
     target = models / recipe.role
     export(network, recipe.geometry.size, target / "model.onnx")
+    quantise(target / "model.onnx", representative(recipe, folder))
     low, high = recipe.clip_hu
     write_manifest(
         target,
@@ -213,6 +218,18 @@ def publish(recipe: Recipe, models: Path) -> None:
     )
 
 
+def representative(recipe: Recipe, folder: Path) -> NDArray[np.float32]:
+    """Some images of every source of the training, as the network sees them."""
+    hu, clahe, medseg = data.hu_slices(folder), data.clahe_slices(folder), data.medseg_slices(folder)
+    images = []
+    for slices, step in ((clahe, 40), (medseg, 2), (hu, 10), *((one, 12) for one in data.whole_series(folder))):
+        if recipe.role == "lesions" and slices.name == hu.name:
+            continue
+        shown = slices.part(~slices.held_back)
+        images.append(prepare(shown.part(np.arange(len(shown)) % step == 0), recipe)[:, 0])
+    return torch.cat(images).numpy()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=("lungs", "lesions", "covid"))
@@ -223,7 +240,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.role == "covid":
-        train_covid(arguments.data, arguments.models, arguments.steps or COVID_STEPS)
+        train_covid(arguments.data, arguments.models)
     else:
         recipe = LUNGS if arguments.role == "lungs" else LESIONS
         train_segmentation(
