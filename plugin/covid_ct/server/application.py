@@ -1,9 +1,11 @@
 """The plugin put together: what Orthanc tells it, and the threads that do the work."""
 
 import json
+import logging
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -28,6 +30,11 @@ SWEEP_S = 60.0
 
 STOP_TIMEOUT_S = 60.0
 """How long a thread may take to end when Orthanc stops, in seconds; one batch of a network is far shorter."""
+
+
+# pydicom quotes malformed values, which may be a patient's, in warnings and in its log, and both end in Orthanc's log.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
 
 class Application:
