@@ -20,7 +20,10 @@ from covid_ct.phantom import Lesions, Phantom, PhantomOptions, Position, build_a
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS, STRUCTURES_OF_LUNGS
 from covid_ct.series.volume import Volume
 
-SMALL = PhantomOptions(slices=20, spacing_mm=10.0, matrix=128)
+SIZE = 129
+"""Rows and columns: odd, so that the frames of a segmentation begin within bytes."""
+
+SMALL = PhantomOptions(slices=20, spacing_mm=10.0, matrix=SIZE)
 
 PLACEMENTS = {
     "head first, supine": SMALL,
@@ -144,7 +147,7 @@ def test_every_placement_looks_the_same(
     phantom = phantoms[name]
     expected = windowed(axial(phantom, phantom.hu, 11), LUNG_WINDOW)
     drawn = picture(page)
-    assert drawn.shape == (128, 128, 3)
+    assert drawn.shape == (SIZE, SIZE, 3)
     assert np.abs(drawn - expected[:, :, None]).max() <= 1
     marks = {edge: page.locator(f"#mark-{edge}").inner_text() for edge in ("left", "right", "top", "bottom")}
     assert marks == {"left": "R", "right": "L", "top": "A", "bottom": "P"}
@@ -229,7 +232,7 @@ def test_hu_under_the_pointer(results: Page, phantoms: dict[str, Phantom]) -> No
     side = min(box["width"], box["height"])
     corner = (box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2)
     row, column = 40, 30
-    results.mouse.move(corner[0] + (column + 0.5) * side / 128, corner[1] + (row + 0.5) * side / 128)
+    results.mouse.move(corner[0] + (column + 0.5) * side / SIZE, corner[1] + (row + 0.5) * side / SIZE)
     phantom = phantoms["feet first"]
     expected = axial(phantom, phantom.hu, place(results))[row, column]
     expect(results.locator("#hu")).to_have_text(f"{expected} HU")
