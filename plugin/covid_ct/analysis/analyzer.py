@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from covid_ct.analysis.edges import trim_edge
 from covid_ct.analysis.findings import Findings, ModelIdentity
 from covid_ct.analysis.lesions import find_lesions
 from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning
@@ -38,7 +39,7 @@ class Analyzer:
     providers: Sequence[str]
         ONNX Runtime's execution providers, the preferred first.
     threads: int
-        Threads of the CPU that a network may use; 0 takes all cores.
+        CPU threads for the networks; 0 takes one for each core.
     gpu: int
         Number of the GPU that CUDA and TensorRT use.
     engine_cache: Path | None
@@ -157,6 +158,7 @@ class Analyzer:
         prediction = predict(models["lesions"], scan, ticker("lesions"))
         lesion_map = find_lesions(prediction, scan)
         paint(lesions_view, prediction.box, lesion_map, within=lungs_view)
+        trim_edge(lungs_view, lesions_view, hu, spacing[1])
         # Grids of this size are not to lie about while the next stage works.
         del prediction, lung_map, lesion_map
 
