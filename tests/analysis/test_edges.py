@@ -1,4 +1,5 @@
 import numpy as np
+
 from covid_ct.analysis.edges import trim_edge
 
 
