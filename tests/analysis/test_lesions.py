@@ -27,14 +27,14 @@ def blank():
 
 def test_kinds_come_from_the_classes():
     glass, solid = blank(), blank()
-    glass[2:4, 4:9, 4:9] = 200
-    solid[2:4, 6:9, 6:9] = 255
-    glass[2:4, 6:9, 6:9] = 0
+    glass[2:4, 2:8, 4:12] = 200
+    solid[2:4, 8:14, 4:12] = 255
+    solid[2:4, 4, 8] = 201  # noise
     # Neither kind alone is probable, lesion is.
     glass[6:8, 4:9, 4:9], solid[6:8, 4:9, 4:9] = 70, 90
     found = find_lesions(prediction(glass, solid), scan())
-    assert (found.labels[2:4, 4:6, 4:9] == LesionKind.GROUND_GLASS).all()
-    assert (found.labels[2:4, 6:9, 6:9] == LesionKind.CONSOLIDATION).all()
+    assert (found.labels[2:4, 2:8, 4:12] == LesionKind.GROUND_GLASS).all()
+    assert (found.labels[2:4, 8:14, 4:12] == LesionKind.CONSOLIDATION).all()
     assert (found.labels[6:8, 4:9, 4:9] == LesionKind.CONSOLIDATION).all()
     np.testing.assert_array_equal(found.probabilities > 127, found.labels > 0)
 

@@ -82,7 +82,7 @@ def test_a_run_without_end_is_ended(tmp_path):
     tiny_models.write(tmp_path, tiny_models.manifest("lungs"), tiny_models.endless_above(0))
     model = load(tmp_path, run_limit_s=0.5)
     assert model.run(np.full((1, 64, 64), -850, np.float32)).shape == (1, 3, 64, 64)
-    with pytest.raises(ModelError, match="within 0.5 s"):
+    with pytest.raises(ModelError, match=r"within 0\.5 s"):
         model.run(np.full((1, 64, 64), 200, np.float32))
     assert threading.active_count() < 20, "no thread is lost"
 

@@ -39,7 +39,7 @@ def test_slices_of_the_whole_field(tmp_path, chest):
     assert prediction.box.shape == (10, 96, 128)
     assert prediction.probabilities.shape == (2, 10, 64, 64)
     assert prediction.cell_mm((5, 1, 1)) == (5, 1.5, 2)
-    assert seen == [0.4, 0.8, 1.0]
+    assert seen == [0.2, 0.4, 0.6, 0.8, 1.0]
     # Network cells of 1.5 x 2 voxels; the left half of the image is the right lung.
     assert cells(prediction, 0).min(axis=0).tolist() == [1, 16, 8]
     assert cells(prediction, 0).max(axis=0).tolist() == [8, 47, 27]

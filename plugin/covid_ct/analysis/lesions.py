@@ -47,7 +47,8 @@ def find_lesions(prediction: Prediction, scan: Scan) -> GridMap:
     kinds = np.zeros(mask.shape, np.uint8)
     if len(prediction.probabilities) == 2:
         ground_glass, consolidation = prediction.probabilities
-        dense = ndimage.uniform_filter(consolidation - ground_glass, (1, KIND_CELLS, KIND_CELLS)) > 0
+        surplus = np.subtract(consolidation, ground_glass, dtype=np.int16)
+        dense = ndimage.uniform_filter(surplus, (1, KIND_CELLS, KIND_CELLS)) > 0
     else:
         dense = _dense(prediction, scan, kept)
     kinds[kept] = LesionKind.GROUND_GLASS

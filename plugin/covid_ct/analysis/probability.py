@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from covid_ct.analysis.distribution import distribution
 from covid_ct.inference.manifest import FEATURES, Aggregation, Calibration
+from covid_ct.inference.parallel import in_parallel
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.windows import to_tensor
@@ -46,27 +47,30 @@ def covid_probability(model: Model, scan: Scan, lesions: NDArray[np.uint8], tick
     ModelError
         Raised if the network fails or answers with what is no number.
     """
-    if scan.lungs is None:
+    lungs = scan.lungs
+    if lungs is None:
         raise ValueError("a scan is classified by lungs that are known")
     model_input, output = model.manifest.input, model.manifest.output
-    with_lung = np.flatnonzero(scan.lungs.any(axis=(1, 2)))
+    with_lung = np.flatnonzero(np.any(lungs, axis=(1, 2)))
     box = scan.box(model_input)
     if output.aggregation is None:
         image = scan.volume(model_input, box)[np.newaxis]
-        features = _features(model, scan.lungs[with_lung], lesions[with_lung])
+        features = _features(model, lungs[with_lung], lesions[with_lung])
         probabilities = model.run(to_tensor(image, model_input), features)[:, -1]
         tick(1.0)
         return aggregate(probabilities, Aggregation(slices=1, quantile=0.5), output.calibration)
     chosen = evenly_spaced(with_lung, output.aggregation.slices)
-    answers = []
-    for start in range(0, len(chosen), model.batch):
-        batch = chosen[start : start + model.batch]
+    batches = [chosen[start : start + model.batch] for start in range(0, len(chosen), model.batch)]
+
+    def work(batch: NDArray[np.int64]) -> NDArray[np.float32]:
         images = scan.slices(model_input, scan.slice_boxes(model_input, batch.tolist(), box))
-        features = np.concatenate(
-            [_features(model, scan.lungs[index][np.newaxis], lesions[index][np.newaxis]) for index in batch]
-        )
-        answers.append(model.run(to_tensor(images, model_input), features)[:, -1])
-        tick((start + len(batch)) / len(chosen))
+        features = np.concatenate([_features(model, lungs[[index]], lesions[[index]]) for index in batch])
+        return model.run(to_tensor(images, model_input), features)[:, -1]
+
+    answers = []
+    for answer in in_parallel(work, batches, model.workers):
+        answers.append(answer)
+        tick(len(answers) / len(batches))
     return aggregate(np.concatenate(answers), output.aggregation, output.calibration)
 
 

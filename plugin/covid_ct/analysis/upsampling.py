@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
+from covid_ct.inference.parallel import cores, in_parallel
 from covid_ct.inference.preprocessing import Box, axis_weights, mask_box, resample_plane
 
 SLICES_AT_ONCE = 8
@@ -50,8 +51,8 @@ def paint(target: NDArray[np.uint8], box: Box, grid_map: GridMap, within: NDArra
     crop = _grid_crop(labels)
     rows, row_weights, row_cells = _axis(labels.shape[1], box.rows, crop[0])
     columns, column_weights, column_cells = _axis(labels.shape[2], box.columns, crop[1])
-    for start in range(0, occupied.size, SLICES_AT_ONCE):
-        indices = occupied[start : start + SLICES_AT_ONCE]
+
+    def work(indices: NDArray[np.int64]) -> None:
         part = (indices, slice(*crop[0]), slice(*crop[1]))
         inside = resample_plane(probabilities[part], row_weights, column_weights) > 127.5
         own = labels[part]
@@ -61,6 +62,9 @@ def paint(target: NDArray[np.uint8], box: Box, grid_map: GridMap, within: NDArra
         if within is not None:
             painted *= within[place] > 0
         target[place] = painted
+
+    for _ in in_parallel(work, np.array_split(occupied, -(-occupied.size // SLICES_AT_ONCE)), cores()):
+        pass
 
 
 def _grid_crop(labels: NDArray[np.uint8]) -> tuple[tuple[int, int], tuple[int, int]]:

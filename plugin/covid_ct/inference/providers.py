@@ -37,7 +37,7 @@ def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engin
         The ONNX file.
     provider: str
     threads: int
-        CPU threads of one run; 0 takes all cores.
+        CPU threads of one run.
     gpu: int
         Number of the GPU.
     engines: Path | None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from covid_ct.errors import ModelError
 from covid_ct.inference.manifest import Manifest, ModelInput, read_model
+from covid_ct.inference.parallel import cores
 from covid_ct.inference.providers import (
     CPU,
     FALLBACKS,
@@ -24,8 +25,11 @@ from covid_ct.inference.providers import (
 GPU_BATCH = 32
 """Slices that a GPU gets at once; a smaller rest is filled up, since every new shape costs it a start."""
 
-CPU_BATCH = 4
-"""Slices that the CPU gets at once: enough to keep two cores busy, few enough to stay in the cache."""
+CPU_BATCH = 2
+"""Slices that a thread of the CPU gets at once: few, so that they stay in its cache."""
+
+GPU_WORKERS = 2
+"""Batches at once on a GPU: one is prepared while the other runs."""
 
 
 RUN_LIMIT_S = 300.0
@@ -43,7 +47,8 @@ class Model:
         ONNX Runtime's execution providers, the preferred first. One that cannot be had is passed over for the next
         with a sentence in `warnings`, never in silence.
     threads: int
-        Threads of the CPU that one run may use; 0 lets ONNX Runtime take all cores.
+        CPU threads; 0 takes one for each core. A 2-D network runs so many batches at once, each on one thread, which
+        leaves no core idle between two layers; a 3-D network runs one window at a time on all of them.
     gpu: int
         Number of the GPU that CUDA and TensorRT use.
     engine_cache: Path | None
@@ -76,6 +81,7 @@ class Model:
         run_limit_s: float = RUN_LIMIT_S,
     ) -> None:
         self.manifest = manifest
+        self._threads = threads or cores()
         self._run_limit_s = run_limit_s
         self._tried = False
         content = read_model(manifest)
@@ -83,8 +89,10 @@ class Model:
         warnings: list[str] = []
         for provider in providers:
             try:
-                self._session = open_session(content, provider, threads=threads, gpu=gpu, engines=engines)
                 self.provider = provider
+                self._session = open_session(
+                    content, provider, threads=max(1, self._threads // self.workers), gpu=gpu, engines=engines
+                )
                 self._names = self._check_inputs()
                 self._try()
             except UnavailableError as error:
@@ -102,6 +110,13 @@ class Model:
     def batch(self) -> int:
         """Number of slices to run together."""
         return GPU_BATCH if self.provider in FALLBACKS else CPU_BATCH
+
+    @property
+    def workers(self) -> int:
+        """Number of batches to run at once, on as many threads."""
+        if self.manifest.input.dimensions == 3:
+            return 1
+        return GPU_WORKERS if self.provider in FALLBACKS else self._threads
 
     def run(self, images: NDArray[np.float32], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Probabilities of the classes.

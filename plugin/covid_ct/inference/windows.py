@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covid_ct.inference.manifest import ModelInput
+from covid_ct.inference.parallel import in_parallel
 from covid_ct.inference.preprocessing import Box, axis_weights, resample_plane
 from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
 from covid_ct.inference.session import Model, tensor_size
@@ -102,8 +103,9 @@ def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> 
     grid = FIELD_GRID if own_boxes else model_input.size
     classes = len(model.manifest.output.classes) - 1
     probabilities = np.zeros((classes, common.shape[0], *grid), np.uint8)
-    for start in range(0, len(indices), model.batch):
-        batch = indices[start : start + model.batch]
+    batches = [indices[start : start + model.batch] for start in range(0, len(indices), model.batch)]
+
+    def work(batch: list[int]) -> None:
         boxes = scan.slice_boxes(model_input, batch, common)
         tensor = to_tensor(scan.slices(model_input, boxes), model_input)
         answer = from_tensor(_foreground(model, tensor), model_input)
@@ -111,7 +113,9 @@ def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> 
             answer = np.stack([_paste(part, box, scan.hu.shape) for part, box in zip(answer, boxes, strict=True)])
         places = np.array(batch) - common.slices[0]
         probabilities[:, places] = _to_bytes(answer).swapaxes(0, 1)
-        tick((start + len(batch)) / len(indices))
+
+    for number, _ in enumerate(in_parallel(work, batches, model.workers), start=1):
+        tick(number / len(batches))
     return Prediction(common, probabilities)
 
 
