@@ -7,9 +7,10 @@ const LAYERS = { 39607008: 'lungs', 112120: 'ground-glass', 112121: 'consolidati
 
 const ONES = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll('0', '').length);
 
-/** Layers of the overlay, the lower ones first, in the colours that the segmentations name too. */
+/** Layers of the overlay, the lower ones first. Lesions have the colours that the segmentations name too; the lungs, of
+ * which only the outline is drawn, have one that is seen on tissue as well. */
 export const COLORS = {
-  lungs: [197, 165, 145],
+  lungs: [110, 200, 225],
   'ground-glass': [255, 176, 0],
   consolidation: [220, 38, 127],
 };
