@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from covid_ct.analysis.findings import LesionKind
 from covid_ct.analysis.lungs import HALF, sum_classes
+from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
 from covid_ct.inference.preprocessing import mask_box, resize
 from covid_ct.inference.scan import Scan
@@ -45,12 +46,7 @@ def find_lesions(prediction: Prediction, scan: Scan) -> GridMap:
     kept = _large_parts(mask, MIN_LESION_ML / cell_ml)
     probabilities[(probabilities > HALF) & ~kept] = 0
     kinds = np.zeros(mask.shape, np.uint8)
-    if len(prediction.probabilities) == 2:
-        ground_glass, consolidation = prediction.probabilities
-        surplus = np.subtract(consolidation, ground_glass, dtype=np.int16)
-        dense = ndimage.uniform_filter(surplus, (1, KIND_CELLS, KIND_CELLS)) > 0
-    else:
-        dense = _dense(prediction, scan, kept)
+    dense = _consolidated(prediction, kept) if len(prediction.probabilities) == 2 else _dense(prediction, scan, kept)
     kinds[kept] = LesionKind.GROUND_GLASS
     kinds[kept & dense] = LesionKind.CONSOLIDATION
     return GridMap(probabilities, kinds)
@@ -75,10 +71,21 @@ def _large_parts(mask: NDArray[np.bool_], min_cells: float) -> NDArray[np.bool_]
     if mask.any():
         box = mask_box(mask)
         parts, count = ndimage.label(mask[box.index], np.ones((3, 3, 3)))
-        large = np.bincount(parts.ravel(), minlength=count + 1) >= min_cells
+        large = part_sizes(parts, count) >= min_cells
         large[0] = False
         kept[box.index] = large[parts]
     return kept
+
+
+def _consolidated(prediction: Prediction, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Cells in whose neighbourhood consolidation is the more probable kind, around the lesions."""
+    dense = np.zeros_like(kept)
+    if kept.any():
+        place = mask_box(kept, (0, KIND_CELLS, KIND_CELLS)).index
+        ground_glass, consolidation = (part[place] for part in prediction.probabilities)
+        surplus = np.subtract(consolidation, ground_glass, dtype=np.int16)
+        dense[place] = ndimage.uniform_filter(surplus, (1, KIND_CELLS, KIND_CELLS)) > 0
+    return dense
 
 
 def _dense(prediction: Prediction, scan: Scan, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from covid_ct.analysis.airways import find_airways
 from covid_ct.analysis.findings import BySide, Side
+from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.inference.preprocessing import mask_box
@@ -138,8 +139,7 @@ def _refuse_unless(enough: np.bool_ | bool, series_uid: str) -> None:
 def _lung_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The connected parts of a mask that are lungs."""
     parts, count = ndimage.label(mask)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[0] = 0
+    sizes = part_sizes(parts, count)
     largest = int(np.argmax(sizes))
     boxes = ndimage.find_objects(parts)
     lowest, highest = boxes[largest - 1][0].start, boxes[largest - 1][0].stop
@@ -159,8 +159,7 @@ def _small_holes(mask: NDArray[np.bool_], max_cells: float) -> NDArray[np.bool_]
     # A rim joins the outside of every slice into one region.
     padded = np.pad(~mask, ((0, 0), (1, 1), (1, 1)), constant_values=True)
     regions, count = ndimage.label(padded, in_plane)
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
-    small = sizes <= max_cells
+    small = part_sizes(regions, count) <= max_cells
     small[0] = False
     return np.asarray(small[regions][:, 1:-1, 1:-1])
 
@@ -170,15 +169,18 @@ def _sides_by_class(mask: NDArray[np.bool_], right: NDArray[np.uint8], left: NDA
     sides = np.where(left > right, np.uint8(Side.LEFT), np.uint8(Side.RIGHT))
     sides[~mask] = 0
     for side, other in ((Side.RIGHT, Side.LEFT), (Side.LEFT, Side.RIGHT)):
-        parts, count = ndimage.label(sides == side)
-        sizes = np.bincount(parts.ravel(), minlength=count + 1)
-        sizes[0] = 0
+        if not np.any(sides == side):
+            continue
+        # One cell more on every side, to see what a part touches.
+        around = sides[mask_box(sides == side, (1, 1, 1)).index]
+        parts, count = ndimage.label(around == side)
+        sizes = part_sizes(parts, count)
         boxes = ndimage.find_objects(parts)
         for part in np.flatnonzero((sizes > 0) & (sizes < MIN_SIDE_SHARE * sizes.max())):
             near = tuple(slice(max(0, span.start - 1), span.stop + 1) for span in boxes[part - 1])
             own = parts[near] == part
-            if np.any(ndimage.binary_dilation(own) & (sides[near] == other)):
-                sides[near][own] = other
+            if np.any(ndimage.binary_dilation(own) & (around[near] == other)):
+                around[near][own] = other
     return sides
 
 
