@@ -153,14 +153,15 @@ class Analyzer:
         prediction = predict(models["lungs"], scan, ticker("lungs"))
         lung_map = find_lungs(prediction, scan, volume.series_uid)
         paint(lungs_view, prediction.box, lung_map)
+        # Grids of this size are not to lie about while the next stage works.
+        del prediction, lung_map
 
         scan = Scan(hu, spacing, lungs_view)
         prediction = predict(models["lesions"], scan, ticker("lesions"))
         lesion_map = find_lesions(prediction, scan)
         paint(lesions_view, prediction.box, lesion_map, within=lungs_view)
         trim_edge(lungs_view, lesions_view, hu, spacing[1])
-        # Grids of this size are not to lie about while the next stage works.
-        del prediction, lung_map, lesion_map
+        del prediction, lesion_map
 
         probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
 
