@@ -40,7 +40,7 @@ check-dockerfile: .venv/test-ready ## lint the Dockerfile and resolve its Python
 	@.venv/bin/hadolint Dockerfile
 	@mkdir -p build && grep -v tensorrt requirements-gpu.txt > build/gpu.txt && cp requirements-base.txt build/
 	@$(PIP) install --dry-run --ignore-installed --target build/gpu --python-version 3.13 --only-binary=:all: \
-		$(addprefix --platform ,manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux_2_5_x86_64 manylinux1_x86_64) \
+		$(addprefix --platform ,manylinux_2_34_x86_64 manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux_2_5_x86_64 manylinux1_x86_64) \
 		-r build/gpu.txt
 
 .PHONY: test-viewers
