@@ -7,13 +7,13 @@ make sense. Each test skips where the network's package is not installed.
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
-from tests.inference import tiny_models
 
 from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.preprocessing import axis_weights, resample_plane
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.windows import predict, sliding_windows, to_tensor
+from tests.inference import tiny_models
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")

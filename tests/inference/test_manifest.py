@@ -1,14 +1,16 @@
 import copy
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import onnx
 import pytest
 from onnx import numpy_helper
-from tests.inference import tiny_models
 
 from covid_ct.errors import ModelError
 from covid_ct.inference.manifest import Aggregation, Calibration, load_manifest, read_model
+from tests.inference import tiny_models
 
 
 def save(folder, content):
@@ -168,3 +170,17 @@ def test_what_is_no_onnx_is_refused(tmp_path):
     save(folder, {**content, "sha256": hashlib.sha256(junk).hexdigest()})
     with pytest.raises(ModelError, match="no ONNX file"):
         read_model(load_manifest(folder, "lungs"))
+
+
+README = Path(__file__).resolve().parents[2] / "models" / "README.md"
+
+
+@pytest.mark.parametrize("example", re.findall(r"### .*?\((\w+)\)\n.*?```json\n(.*?)```", README.read_text(), re.S))
+def test_the_readmes_manifests_are_good(tmp_path, example):
+    role, entries = example
+    content = {**tiny_models.manifest(role), "sha256": "0" * 64, **json.loads(f"{{{entries}}}")}
+    assert load_manifest(save(tmp_path, content), role).role == role
+
+
+def test_the_readme_has_an_example_for_every_role():
+    assert set(re.findall(r"### .*?\((\w+)\)\n", README.read_text())) == {"lungs", "lesions", "covid"}

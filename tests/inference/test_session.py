@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from tests.inference import tiny_models
 
 from covid_ct.errors import ModelError
 from covid_ct.inference import providers
@@ -13,6 +12,7 @@ from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.providers import CPU, CUDA, TENSORRT
 from covid_ct.inference.session import Model
 from covid_ct.inference.slot import ModelSlot
+from tests.inference import tiny_models
 
 
 def load(folder, role="lungs", **options):

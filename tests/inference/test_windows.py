@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from tests.inference import tiny_models
 
 from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.windows import predict, sliding_windows
+from tests.inference import tiny_models
 
 
 def ignore(fraction):
