@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, wait_for_job
 from tests.orthanc.faults import Tried
 from tests.orthanc.series import coarse, renamed, upload_images
@@ -143,6 +144,7 @@ def test_a_hundred_wait_at_once(node: OrthancServer, small_files: list[Path], tr
     tried("100 requests that wait for findings at once", "4 get them, 96 are answered 503 at once")
 
 
+@pytest.mark.slow
 def test_a_hundred_ask_at_once(node: OrthancServer, small_files: list[Path], tried: Tried) -> None:
     one = upload_images(node, renamed(coarse(small_files), "wanted by all"))
     before = len(node.get("/covid/jobs"))
