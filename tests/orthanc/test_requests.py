@@ -16,6 +16,7 @@ from tests.orthanc.series import coarse, renamed, upload_images
 from tools.orthanc_server import OrthancServer
 
 JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "text/plain"}
 UNKNOWN = "00000000-00000000-00000000-00000000-00000000"
 
 Answer = tuple[int, str]
@@ -53,7 +54,7 @@ def series(node: OrthancServer, small_files: list[Path]) -> str:
     [
         ("no body", b"", JSON, 400, "not JSON"),
         ("no body and no content type", None, {}, 415, "application/json"),
-        ("a form, as a foreign site can send one", b"Series=1", {"Content-Type": "text/plain"}, 415, "application/json"),
+        ("a form, as a foreign site can send one", b"Series=1", FORM, 415, "application/json"),
         ("a body of 50 MB", b" " * 50_000_000, JSON, 413, "longer"),
         ("900 nested brackets", b"[" * 900 + b"]" * 900, JSON, 400, "nested"),
         ("bytes that are no text", b"\xff\xfe\x00", JSON, 400, "not JSON"),
