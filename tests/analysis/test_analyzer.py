@@ -7,13 +7,13 @@ import threading
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
-from tests.analysis import chest
-from tests.inference import tiny_models
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
 from covid_ct.phantom import Lesions, PhantomOptions, Position, make_phantom
 from covid_ct.series.volume import Volume
+from tests.analysis import chest
+from tests.inference import tiny_models
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.analysis import chest
 
 from covid_ct.analysis.findings import LesionKind, Side
 from covid_ct.analysis.measurements import measure, standard_affine
+from tests.analysis import chest
 
 
 @pytest.fixture

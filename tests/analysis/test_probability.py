@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-from tests.inference import tiny_models
 
 from covid_ct.analysis.distribution import distribution
 from covid_ct.analysis.findings import LesionKind, Side
@@ -10,6 +9,7 @@ from covid_ct.analysis.probability import aggregate, covid_probability, evenly_s
 from covid_ct.inference.manifest import FEATURES, Aggregation, Calibration, load_manifest
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
+from tests.inference import tiny_models
 
 SHAPE = (20, 64, 64)
 
