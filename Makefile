@@ -47,6 +47,10 @@ check-dockerfile: .venv/test-ready ## lint the Dockerfile and resolve its Python
 test-viewers: build/viewers/ready ## open the results with dcmqi, 3D Slicer's libraries, OHIF, DICOMweb and DIMSE (CI: ARGS="-m 'not whole_matrix'")
 	@$(PYTHON) -m pytest --quiet tests/viewers $(ARGS)
 
+.PHONY: viewer-pictures
+viewer-pictures: build/viewers/ready ## make the documentation's pictures of the phantom in viewers
+	@$(PYTHON) -m tests.viewers.pictures docs/images
+
 .PHONY: pictures
 pictures: .venv/test-ready ## make the documentation's pictures of the phantom
 	@$(PYTHON) -m tools.pictures

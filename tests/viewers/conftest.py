@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 from pydicom import dcmread
+
+from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
+from covid_ct.series.folder import read_folder
 from tests.orthanc.driving import store_scu, wait_for_jobs
 from tests.viewers.cases import ANALYSED, HARDEST, PHANTOMS, REAL, REAL_SERIES, Case, make_case
 from tests.viewers.ohif import chromium
 from tests.viewers.ohif_server import serve_ohif
 from tools.orthanc_server import REPOSITORY, OrthancServer, free_port
-
-from covid_ct.analysis.analyzer import Analyzer
-from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
-from covid_ct.series.folder import read_folder
 
 OHIF = REPOSITORY / "build/viewers/package/dist"
 SLICER_PYTHON = REPOSITORY / "build/viewers/slicer/bin/python"
@@ -26,12 +26,6 @@ CLIENT_AET = "VIEWER"
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_case: runs on every case in CI too, not on the hardest alone")
     config.addinivalue_line("markers", "whole_matrix: what CI leaves to `make test-viewers`")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The readers take long and are to be installed first: they run only where they are asked for by name."""
-    named = any("viewers" in Path(argument.partition("::")[0]).parts for argument in config.args)
-    return None if named else True
 
 
 @pytest.hookimpl(tryfirst=True)

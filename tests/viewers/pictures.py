@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 from pydicom import dcmread
+
+from covid_ct.series.volume import AIR_HU
 from tests.viewers.cases import make_case
 from tests.viewers.conftest import OHIF
 from tests.viewers.ohif import chromium, opened_study
 from tests.viewers.ohif_server import serve_ohif
 from tools.orthanc_server import OrthancServer
-
-from covid_ct.series.volume import AIR_HU
 
 
 def main(output: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+
 from tests.results.test_segmentation import BIN, dcmqi_label_map
 from tests.viewers.cases import Case
 

@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset, dcmread
+
 from tests.viewers.cases import Case
 from tools.orthanc_server import OrthancServer
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.pixels import pixel_array
+
 from tests.viewers.cases import Case
 from tests.viewers.conftest import CLIENT_AET
 from tools.orthanc_server import OrthancServer

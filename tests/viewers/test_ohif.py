@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 from pydicom import Dataset, dcmread
-from tests.viewers.cases import Case
-from tests.viewers.ohif import opened_study
 
 from covid_ct.series.volume import AIR_HU
+from tests.viewers.cases import Case
+from tests.viewers.ohif import opened_study
 
 
 def header(case: Case, name: str) -> Dataset:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.results.test_segmentation import BIN
-from tests.viewers.cases import Case
 
 from covid_ct.series.volume import AIR_HU
+from tests.results.test_segmentation import BIN
+from tests.viewers.cases import Case
 
 SCRIPT = Path(__file__).with_name("slicer_reader.py")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageDraw
 from pydicom import Dataset, dcmread
 from pydicom.uid import ComprehensiveSRStorage
-from tests.viewers.cases import Case
 
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
+from tests.viewers.cases import Case
 
 BIN = Path(__file__).resolve().parents[2] / ".venv/bin"
 KINDS = ("lungs.seg", "lesions.seg", "report.pdf", "measurements.sr", "overlay.sc")
