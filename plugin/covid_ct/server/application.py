@@ -20,6 +20,7 @@ from covid_ct.server.database import Database
 from covid_ct.server.deliveries import Courier, DeliveryStore
 from covid_ct.server.intake import Intake
 from covid_ct.server.jobs import JobStore, State
+from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import NotFoundError, Pacs
 from covid_ct.server.routes import Routes
 from covid_ct.server.sdk import Orthanc
@@ -122,6 +123,7 @@ class _Analysis:
         fingerprint = f"{__version__} {self._analyzer.fingerprint}"
         self.intake = Intake(pacs, self._database, self.jobs, self.deliveries, configuration, fingerprint, self._log)
         self._outbox = Outbox(configuration.state_folder / "outbox")
+        self._metrics = Metrics(orthanc, self.jobs, self.deliveries)
         self._workers = [
             Worker(
                 f"covid-{number}",
@@ -130,6 +132,7 @@ class _Analysis:
                 pacs=pacs,
                 analyzer=self._analyzer,
                 outbox=self._outbox,
+                metrics=self._metrics,
                 log=self._log,
             )
             for number in range(configuration.workers)
@@ -207,6 +210,7 @@ class _Analysis:
             if told is None:
                 return
             self._carefully(*told)
+            self._carefully(lambda _: self._metrics.count(), "")
             if time.monotonic() - swept > SWEEP_S:
                 self._carefully(lambda _: self.intake.sweep(), "")
                 swept = time.monotonic()

@@ -17,6 +17,7 @@ from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
 from covid_ct.server.jobs import Job, JobStore, State, Trigger
+from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import NotFoundError, Pacs
 
 POLL_S = 1.0
@@ -103,7 +104,7 @@ class Worker(threading.Thread):
     ----------
     name: str
         Of the thread.
-    jobs, intake, pacs, analyzer, outbox
+    jobs, intake, pacs, analyzer, outbox, metrics
         What it works with.
     log: Callable
         Takes a line without names of patients.
@@ -118,6 +119,7 @@ class Worker(threading.Thread):
         pacs: Pacs,
         analyzer: Analyzer,
         outbox: Outbox,
+        metrics: Metrics,
         log: Callable[[str], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
@@ -126,6 +128,7 @@ class Worker(threading.Thread):
         self._pacs = pacs
         self._analyzer = analyzer
         self._outbox = outbox
+        self._metrics = metrics
         self._log = log
         self._stop_asked = threading.Event()
 
@@ -169,6 +172,8 @@ class Worker(threading.Thread):
                 job, "InternalError", f"The analysis of series {job.series_uid} failed: {type(error).__name__}: {error}"
             )
         ended = self._jobs[job.id]
+        self._metrics.took("job", time.monotonic() - begin)
+        self._metrics.count()
         self._log(f"Job {job.id}: {ended.state} after {time.monotonic() - begin:.1f} s {ended.reason}".rstrip())
 
     def _series_gone(self, job: Job) -> None:
@@ -236,7 +241,9 @@ class Worker(threading.Thread):
         self._progress(job, name, 0.0)
         begin = time.monotonic()
         yield
-        self._log(f"Job {job.id}: {name} took {time.monotonic() - begin:.2f} s")
+        seconds = time.monotonic() - begin
+        self._metrics.took(f"stage_{name}", seconds)
+        self._log(f"Job {job.id}: {name} took {seconds:.2f} s")
 
     def _progress(self, job: Job, stage: str, fraction: float, detail: str = "") -> None:
         begin, end = SHARES[stage]
