@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
+from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import format_number_as_ds
-
-from covid_ct.results.terms import code_item
 
 CONTAINS = "CONTAINS"
 CONTEXT = "HAS OBS CONTEXT"
@@ -19,7 +18,7 @@ def _item(relationship: str, value_type: str, name: Code, children: Sequence[Dat
     item = Dataset()
     item.RelationshipType = relationship
     item.ValueType = value_type
-    item.ConceptNameCodeSequence = [code_item(name)]
+    item.ConceptNameCodeSequence = [CodedConcept.from_code(name)]
     if children:
         item.ContentSequence = list(children)
     return item
@@ -40,7 +39,7 @@ def container(name: Code, children: Sequence[Dataset], template: str | None = No
 def code(relationship: str, name: Code, value: Code, children: Sequence[Dataset] = ()) -> Dataset:
     """CODE: a coded value."""
     item = _item(relationship, "CODE", name, children)
-    item.ConceptCodeSequence = [code_item(value)]
+    item.ConceptCodeSequence = [CodedConcept.from_code(value)]
     return item
 
 
@@ -62,7 +61,7 @@ def number(name: Code, value: float, unit: Code, children: Sequence[Dataset] = (
     """NUM: a measurement with its unit."""
     item = _item(CONTAINS, "NUM", name, children)
     measured = Dataset()
-    measured.MeasurementUnitsCodeSequence = [code_item(unit)]
+    measured.MeasurementUnitsCodeSequence = [CodedConcept.from_code(unit)]
     measured.NumericValue = format_number_as_ds(round(value, 6))
     item.MeasuredValueSequence = [measured]
     return item

@@ -1,5 +1,6 @@
 """The report as the DICOM object that carries it."""
 
+from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import EncapsulatedPDFStorage
@@ -8,7 +9,6 @@ from covid_ct.analysis.findings import Findings
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.report import TITLE, report_pdf
 from covid_ct.results.source import new_result, reference
-from covid_ct.results.terms import code_item
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
 
@@ -44,7 +44,7 @@ def encapsulated_report(volume: Volume, findings: Findings, uids: ResultUids) ->
     result.AcquisitionDateTime = result.ContentDate + result.ContentTime
     result.BurnedInAnnotation = "YES"
     result.DocumentTitle = TITLE
-    result.ConceptNameCodeSequence = [code_item(_RADIOLOGY_REPORT)]
+    result.ConceptNameCodeSequence = [CodedConcept.from_code(_RADIOLOGY_REPORT)]
     set_sequence(result, "SourceInstanceSequence", map(reference, volume.headers))
     result.MIMETypeOfEncapsulatedDocument = "application/pdf"
     result.EncapsulatedDocumentLength = len(pdf)

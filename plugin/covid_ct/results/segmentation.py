@@ -1,4 +1,8 @@
-"""Label maps as DICOM segmentations that every viewer opens: BINARY, Explicit VR Little Endian."""
+"""Label maps as DICOM segmentations that every viewer opens: BINARY, Explicit VR Little Endian.
+
+highdicom describes segments and geometry; it does not write the frames, for at 300 slices of 512 x 512 its
+`Segmentation` takes longer than all results together may, and it refuses sources without type 2 attributes.
+"""
 
 import math
 import struct
@@ -7,6 +11,15 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from highdicom import (
+    AlgorithmIdentificationSequence,
+    CoordinateSystemNames,
+    PixelMeasuresSequence,
+    PlaneOrientationSequence,
+)
+from highdicom.color import CIELabColor
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.coding import Code
@@ -26,8 +39,6 @@ from covid_ct.results.terms import (
     STRUCTURES_OF_LESIONS,
     STRUCTURES_OF_LUNGS,
     Structure,
-    cielab,
-    code_item,
 )
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -147,16 +158,6 @@ def tracking(uids: ResultUids, structure: Structure) -> tuple[str, str]:
     return structure.label, uids.derive("tracking", structure.label)
 
 
-def algorithm_item(model: ModelIdentity) -> Dataset:
-    """Item of an Algorithm Identification Sequence for a model."""
-    item = Dataset()
-    item.AlgorithmFamilyCodeSequence = [code_item(ARTIFICIAL_INTELLIGENCE)]
-    item.AlgorithmName = model.name
-    item.AlgorithmVersion = model.version
-    item.AlgorithmParameters = f"sha256={model.sha256}"
-    return item
-
-
 def _describe_pixels(result: Dataset, header: Dataset) -> None:
     """Image pixel and segmentation image modules but the pixels."""
     result.SamplesPerPixel = 1
@@ -175,24 +176,28 @@ def _describe_pixels(result: Dataset, header: Dataset) -> None:
                 setattr(result, keyword, header[keyword].value)
 
 
-def _segment(number: int, structure: Structure, model: ModelIdentity, uids: ResultUids) -> Dataset:
+def _segment(number: int, structure: Structure, model: ModelIdentity, uids: ResultUids) -> SegmentDescription:
     """Item of the Segment Sequence."""
-    item = Dataset()
-    item.SegmentNumber = number
-    item.SegmentLabel = structure.label
-    item.SegmentAlgorithmType = "AUTOMATIC"
-    item.SegmentAlgorithmName = model.name
-    item.SegmentationAlgorithmIdentificationSequence = [algorithm_item(model)]
-    item.SegmentedPropertyCategoryCodeSequence = [code_item(structure.category)]
-    item.SegmentedPropertyTypeCodeSequence = [code_item(structure.type)]
+    tracking_id, tracking_uid = tracking(uids, structure)
+    item = SegmentDescription(
+        segment_number=number,
+        segment_label=structure.label,
+        segmented_property_category=structure.category,
+        segmented_property_type=structure.type,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            model.name, ARTIFICIAL_INTELLIGENCE, model.version, parameters={"sha256": model.sha256}
+        ),
+        tracking_uid=tracking_uid,
+        tracking_id=tracking_id,
+        anatomic_regions=None if structure.region is None else [structure.region],
+        # It takes D65 for white, as DCMTK, dcmqi and dcmjs do: under D50 they would show colours that nobody chose.
+        display_color=CIELabColor.from_rgb(*structure.color),
+    )
     if structure.modifier is not None:
-        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
-            code_item(structure.modifier)
+        item.segmented_property_type.SegmentedPropertyTypeModifierCodeSequence = [
+            CodedConcept.from_code(structure.modifier)
         ]
-    if structure.region is not None:
-        item.AnatomicRegionSequence = [code_item(structure.region)]
-    item.RecommendedDisplayCIELabValue = cielab(structure.color)
-    item.TrackingID, item.TrackingUID = tracking(uids, structure)
     return item
 
 
@@ -217,23 +222,29 @@ def _add_dimensions(result: Dataset, organization_uid: str) -> None:
 def _shared_groups(volume: Volume) -> Dataset:
     """Item of the Shared Functional Groups Sequence: orientation and size of the voxels."""
     header = volume.headers[0]
-    measures = Dataset()
-    measures.PixelSpacing = decimal_strings(header, "PixelSpacing")
     # dcmqi takes the slice thickness for the distance of the slices where this is missing.
-    measures.SpacingBetweenSlices = f"{volume.spacing[0]:.10g}"
-    measures.SliceThickness = positive_number(header, "SliceThickness") or measures.SpacingBetweenSlices
-    orientation = Dataset()
-    orientation.ImageOrientationPatient = decimal_strings(header, "ImageOrientationPatient")
+    spacing_between_slices = round(volume.spacing[0], 9)
     groups = Dataset()
-    groups.PixelMeasuresSequence = [measures]
-    groups.PlaneOrientationSequence = [orientation]
+    groups.PixelMeasuresSequence = PixelMeasuresSequence(
+        pixel_spacing=_numbers(header, "PixelSpacing"),
+        slice_thickness=float(positive_number(header, "SliceThickness") or spacing_between_slices),
+        spacing_between_slices=spacing_between_slices,
+    )
+    groups.PlaneOrientationSequence = PlaneOrientationSequence(
+        CoordinateSystemNames.PATIENT, _numbers(header, "ImageOrientationPatient")
+    )
     return groups
+
+
+def _numbers(header: Dataset, keyword: str) -> list[float]:
+    """Values of a DS attribute."""
+    return [float(text) for text in decimal_strings(header, keyword)]
 
 
 @cache
 def _code(code: Code) -> bytes:
     """Encoded content of a code sequence's item."""
-    return encoded(code_item(code))
+    return encoded(CodedConcept.from_code(code))
 
 
 def _derivation(header: Dataset) -> bytes:
