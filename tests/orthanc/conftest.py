@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from covid_ct.phantom import Phantom, PhantomOptions, make_phantom, write_folder
 from tests.inference.tiny_models import write_all
 from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, store_scu, wait_for_jobs
 from tests.orthanc.faults import TRIED, Tried, write_faults
 from tools.orthanc_server import OrthancServer
-
-from covid_ct.phantom import Phantom, PhantomOptions, make_phantom, write_folder
 
 STABLE_AGE_S = 1
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
+
 from tools.orthanc_server import OrthancServer
 
 COARSER = 4

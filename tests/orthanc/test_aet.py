@@ -9,6 +9,7 @@ from typing import Any
 
 import pydicom
 import pytest
+
 from tests.orthanc.driving import store_scu, upload, wait_for_job, wait_for_jobs
 from tools.orthanc_server import OrthancServer
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from playwright.sync_api import Page, expect
+
 from tests.orthanc.browsing import behind_prefix, browser_page
 from tests.orthanc.driving import upload
 from tools.orthanc_server import OrthancServer

@@ -12,13 +12,13 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
-from tests.orthanc.browsing import browser_page
-from tests.orthanc.driving import upload
-from tools.orthanc_server import OrthancServer
 
 from covid_ct.phantom import Lesions, Phantom, PhantomOptions, Position, build_anatomy, scan, write_folder
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.series.volume import Volume
+from tests.orthanc.browsing import browser_page
+from tests.orthanc.driving import upload
+from tools.orthanc_server import OrthancServer
 
 SIZE = 129
 """Rows and columns: odd, so that the frames of a segmentation begin within bytes."""

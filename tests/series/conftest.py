@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import pytest
 from pydicom import Dataset
+
 from tests.series.images import make_series
 
 

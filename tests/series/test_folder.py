@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset
-from tests.series.images import SERIES_UID, encode, make_series, never_decode
 
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.series.folder import FolderError, read_folder
 from covid_ct.series.headers import SeriesRules
 from covid_ct.series.reading import read_series
+from tests.series.images import SERIES_UID, encode, make_series, never_decode
 
 OTHER_UID = SERIES_UID + ".7"
 

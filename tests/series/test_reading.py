@@ -18,13 +18,13 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGLosslessSV1,
 )
-from tests.series.images import COLUMNS, ROWS, SERIES_UID, encode, make_series, never_decode, pixels
 
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
 from covid_ct.series.headers import SeriesRules
 from covid_ct.series.pixels import hounsfield_units, stored_values
 from covid_ct.series.reading import read_series
 from covid_ct.series.volume import AIR_HU, Volume
+from tests.series.images import COLUMNS, ROWS, SERIES_UID, encode, make_series, never_decode, pixels
 
 
 def read(series: list[Dataset], **more: object) -> Volume:
