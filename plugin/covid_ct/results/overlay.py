@@ -1,4 +1,7 @@
-"""The findings burned into pictures, a series for viewers that show no segmentations."""
+"""The findings burned into pictures, a series for viewers that show no segmentations.
+
+highdicom's `SCImage` has no place for a picture's position in the patient.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

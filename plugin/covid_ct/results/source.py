@@ -1,4 +1,7 @@
-"""What every result takes from its source series: patient, study, equipment, dates and frame of reference."""
+"""What every result takes from its source series: patient, study, equipment, dates and frame of reference.
+
+highdicom's `SOPClass` refuses malformed attributes of the source, writes the clock and may log the patient's name.
+"""
 
 import math
 from collections.abc import Sequence
