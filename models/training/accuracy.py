@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from models.training import data
-from models.training.slices import dice, segment_slice
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -23,6 +21,8 @@ from covid_ct.inference.manifest import Role, load_manifest
 from covid_ct.inference.session import Model
 from covid_ct.series.folder import read_folder
 from covid_ct.series.volume import Volume
+from models.training import data
+from models.training.slices import dice, segment_slice
 
 WORST = Path(__file__).parent / "worst"
 WORST_COUNT = 10

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from models.training.data import EQUALISED_HU, picture_to_hu
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from models.training.data import EQUALISED_HU, picture_to_hu
 
 AIR_HU = -1024.0
 

@@ -5,11 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.training import data
-from models.training.augment import Geometry, equalise, move, vary_intensities
-from models.training.networks import Classifier
-from models.training.segmentation import SEED
-from models.training.slices import segment_slice
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +13,11 @@ from tqdm import tqdm
 from covid_ct.analysis.distribution import distribution
 from covid_ct.inference.preprocessing import resize
 from covid_ct.inference.session import Model
+from models.training import data
+from models.training.augment import Geometry, equalise, move, vary_intensities
+from models.training.networks import Classifier
+from models.training.segmentation import SEED
+from models.training.slices import segment_slice
 
 SIZE = (192, 256)
 CLIP_HU = (-1200.0, 200.0)
@@ -27,8 +27,8 @@ OUTSIDE_HU = 40
 MARGIN = 7
 """Pixels around the lungs, of 1.4 mm: the manifest's region_margin_mm."""
 
-VIEWS = 3
-WEIGHT_DECAY = 1e-3
+VIEWS = 4
+WEIGHT_DECAY = 2e-2
 FOLDS = 5
 
 STILL = Geometry(SIZE, (1.0, 1.0000001), 0.0, 0.0, 0.0)

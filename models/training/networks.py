@@ -70,6 +70,18 @@ class UNet(nn.Module):
         return functional.pixel_shuffle(self.head(self.maps(image)[-1]), 2)
 
 
+class OneForeground(nn.Module):
+    """A segmentation network whose foreground classes are taken together, in its logits."""
+
+    def __init__(self, segmenter: UNet) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.segmenter(image)
+        return torch.cat([logits[:, :1], torch.logsumexp(logits[:, 1:], dim=1, keepdim=True)], dim=1)
+
+
 class Classifier(nn.Module):
     """One linear unit on the pooled maps of a segmentation network, beside the lesions' distribution.
 

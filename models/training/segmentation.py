@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from models.training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
-from models.training.data import EITHER, IGNORED, Slices, regions
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
+
+from models.training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
+from models.training.data import EITHER, IGNORED, Slices, regions
 
 SEED = 20200211
 BATCH = 16

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from covid_ct.analysis.lesions import CONSOLIDATION_HU
 from covid_ct.analysis.lungs import HALF
 from covid_ct.inference.preprocessing import axis_weights, resample_plane
 from covid_ct.inference.scan import Scan
@@ -57,13 +58,14 @@ def segment_lungs(model: Model, hu: NDArray[np.int16]) -> NDArray[np.uint8]:
 
 
 def segment_slice(lungs_model: Model, lesions_model: Model, hu: NDArray[np.int16]) -> SliceMaps:
-    """Lungs and lesions of one slice of shape (rows, columns)."""
+    """Lungs and lesions of one slice of shape (rows, columns), the kinds of lesion told by density."""
     lungs = segment_lungs(lungs_model, hu)
     if not lungs.any():
         return SliceMaps(lungs, np.zeros_like(lungs))
     classes = _full_size(lesions_model, Scan(hu[np.newaxis], SPACING_MM, lungs[np.newaxis]))
-    found = (classes.sum(axis=0) > HALF) & (lungs > 0)
-    return SliceMaps(lungs, np.where(found, 1 + classes.argmax(axis=0), 0).astype(np.uint8))
+    found = (classes[0] > HALF) & (lungs > 0)
+    dense = ndimage.uniform_filter(hu.astype(np.float32), 3) > CONSOLIDATION_HU
+    return SliceMaps(lungs, np.where(found, np.where(dense, 2, 1), 0).astype(np.uint8))
 
 
 def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:

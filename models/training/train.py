@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.training import covid, data, plots
-from models.training.augment import Geometry
-from models.training.export import export, export_classifier, quantise, write_manifest
-from models.training.networks import Classifier, UNet
-from models.training.segmentation import SEED, Pool, Recipe, predict, prepare, train
-from models.training.slices import dice
 from numpy.typing import NDArray
 from torch import nn
 
 from covid_ct.inference.manifest import FEATURES, load_manifest
 from covid_ct.inference.session import Model
+from models.training import covid, data, plots
+from models.training.augment import Geometry
+from models.training.export import export, export_classifier, quantise, write_manifest
+from models.training.networks import Classifier, OneForeground, UNet
+from models.training.segmentation import SEED, Pool, Recipe, predict, prepare, train
+from models.training.slices import dice
 
 VERSION = "1.0.0"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -39,8 +39,8 @@ def train_lungs(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Mo
     hu, clahe, medseg = data.hu_slices(folder), data.clahe_slices(folder), data.medseg_slices(folder)
     series = list(data.whole_series(folder))
     pools = [
-        Pool(hu.part(~hu.held_back), 5, whole_field=True, equalised=0.1),
-        Pool(clahe.part(~clahe.held_back), 6, whole_field=True, own_lesions=True, favour_small=True),
+        Pool(hu.part(~hu.held_back), 6, whole_field=True, equalised=0.1),
+        Pool(clahe.part(~clahe.held_back), 7, whole_field=True, own_lesions=True, favour_small=True),
         Pool(medseg.part(~medseg.held_back), 1, whole_field=True, own_lesions=True),
         Pool(data.phantoms(), 1, whole_field=True, own_lesions=True),
         *(Pool(one, 0.8, whole_field=True, equalised=0.15) for one in series),
@@ -186,7 +186,9 @@ def publish(recipe: Recipe, folder: Path, models: Path) -> None:
     network = UNet(3, WIDTHS)
     network.load_state_dict(torch.load(WEIGHTS / f"{recipe.role}.pt"))
     target = models / recipe.role
-    export(network, recipe.geometry.size, target / "model.onnx")
+    # The kinds of lesion are told better by density (see the card), which the analysis does for one class.
+    shipped = network if recipe.role == "lungs" else OneForeground(network)
+    export(shipped, recipe.geometry.size, target / "model.onnx")
     quantise(target / "model.onnx", representative(recipe, folder))
     low, high = recipe.clip_hu
     write_manifest(
@@ -211,7 +213,7 @@ def publish(recipe: Recipe, folder: Path, models: Path) -> None:
             "activation": "softmax",
             "classes": ["background", "right lung", "left lung"]
             if recipe.role == "lungs"
-            else ["background", "ground glass", "consolidation"],
+            else ["background", "lesion"],
             "aggregation": None,
             "calibration": None,
         },
