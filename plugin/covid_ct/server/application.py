@@ -114,6 +114,8 @@ class _Analysis:
             configuration.models_folder,
             providers,
             configuration.threads,
+            gpu=configuration.gpu,
+            engine_cache=configuration.state_folder / "engines",
             run_limit_s=configuration.model_timeout,
         )
         self._database = Database(configuration.state_folder / "jobs.sqlite")

@@ -47,6 +47,8 @@ class Configuration:
         CPU threads of one analysis; 0 takes one for each core. Default: 0.
     providers: tuple[str, ...]
         TensorRT, CUDA, CPU, in the order to be tried; empty takes what the installed ONNX Runtime has, in this order.
+    gpu: int
+        Number of the GPU to be used, as CUDA counts. Default: 0.
     model_timeout: int
         Longest time in seconds that one run of a network may take before the analysis fails. Default: 300.
     """
@@ -60,6 +62,7 @@ class Configuration:
     workers: int = 1
     threads: int = 0
     providers: tuple[str, ...] = ()
+    gpu: int = 0
     model_timeout: int = int(RUN_LIMIT_S)
 
 
@@ -92,7 +95,7 @@ def read_configuration(orthanc: Mapping[str, Any]) -> Configuration:
     models_folder = _text(section, "ModelsFolder")
     known = {
         "Automatic", "AETitles", "Destinations", "SeriesRules", "Workers", "Threads", "Providers",
-        "ModelTimeout", "ModelsFolder", "StateFolder",
+        "Gpu", "ModelTimeout", "ModelsFolder", "StateFolder",
     }  # fmt: skip
     if unknown := sorted(set(section) - known):
         raise ConfigurationError(
@@ -108,6 +111,7 @@ def read_configuration(orthanc: Mapping[str, Any]) -> Configuration:
         workers=_number(section, "Workers", default=1, low=1, high=16),
         threads=_number(section, "Threads", default=0, low=0, high=256),
         providers=tuple(_provider(name) for name in _texts(section, "Providers", ())),
+        gpu=_number(section, "Gpu", default=0, low=0, high=63),
         model_timeout=_number(section, "ModelTimeout", default=int(RUN_LIMIT_S), low=1, high=86_400),
     )
 
