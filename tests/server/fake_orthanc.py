@@ -106,7 +106,9 @@ class FakeOrthanc:
                 raise FakeOrthancError(9, "Error in the network protocol")
             document = json.loads(body)
             self.sent.append((match[1], document["Resources"]))
-            return b"{}"
+            job = f"sending-{len(self.sent)}"
+            self.jobs[job] = {"State": "Success", "ErrorDescription": "Success"}
+            return json.dumps({"ID": job}).encode()
         raise FakeOrthancError(17, "Unknown resource")
 
     def RestApiPut(self, uri: str, body: bytes | str) -> bytes:

@@ -157,11 +157,12 @@ class Courier(threading.Thread):
         """Send what is due until stopped."""
         while not self._stop_asked.wait(IDLE_S):
             try:
-                self._send_due()
+                self.send_due()
             except Exception as error:  # noqa: BLE001 - the thread outlives a full disk; what is due stays due
                 self._log(f"Deliveries cannot be kept on disk: {type(error).__name__}: {error}")
 
-    def _send_due(self) -> None:
+    def send_due(self) -> None:
+        """Have all that is due sent, and wait until it arrived or failed."""
         sending = {}
         for delivery, instances in self._deliveries.due():
             try:

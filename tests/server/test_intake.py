@@ -1,0 +1,105 @@
+import pytest
+
+from covid_ct.identity import MANUFACTURER, MODEL_NAME
+from covid_ct.server.intake import CHANGES_MARK
+from covid_ct.server.jobs import State, Trigger
+from covid_ct.server.pacs import NotFoundError
+from covid_ct.server.requests import AnalyzeRequest
+from tests.series.images import encode, make_series
+from tests.server.conftest import Hospital
+
+
+def test_a_series_has_one_job_whoever_asks(hospital: Hospital) -> None:
+    first = hospital.intake.consider(hospital.series)
+    assert first is not None
+    assert first.trigger == Trigger.STABLE_SERIES
+    assert hospital.intake.ask(hospital.series, Trigger.REST) == first
+    assert hospital.intake.submit(AnalyzeRequest("Study", hospital.study)) == [first]
+    assert hospital.jobs.all() == [first]
+
+
+def test_a_grown_series_is_other_work(hospital: Hospital) -> None:
+    first = hospital.intake.ask(hospital.series, Trigger.REST)
+    hospital.orthanc.store(encode(make_series(21))[-1])
+    assert not hospital.intake.is_current(first)
+    assert hospital.intake.ask(hospital.series, Trigger.REST).id != first.id
+
+
+def test_an_asked_for_series_is_refused_with_a_job_and_an_unasked_one_without(hospital: Hospital) -> None:
+    hospital.orthanc.delete(sorted(hospital.orthanc.instances)[0])
+    assert hospital.intake.consider(hospital.series) is None
+    assert hospital.jobs.all() == []
+    refused = hospital.intake.ask(hospital.series, Trigger.REST)
+    assert (refused.state, refused.refused) == (State.FAILURE, True)
+    assert "SECRET" not in refused.error
+    assert "Secret" not in refused.error
+
+
+def test_nothing_is_analysed_unasked_where_that_is_off(hospital: Hospital) -> None:
+    assert hospital.configured(automatic=False).consider(hospital.series) is None
+
+
+def test_a_called_aet_asks_and_its_known_sender_gets_the_results(hospital: Hospital) -> None:
+    instance = next(iter(hospital.orthanc.instances))
+    hospital.orthanc.metadata |= {
+        (instance, "CalledAET"): "COVIDAET", (instance, "RemoteAET"): "CT1", (instance, "RemoteIP"): "127.0.0.1",
+    }  # fmt: skip
+    hospital.orthanc.modalities = {"scanner": {"AET": "CT1", "Host": "127.0.0.1"}}
+    job = hospital.configured(automatic=False).consider(hospital.series)
+    assert job is not None
+    assert job.trigger == Trigger.CALLED_AET
+    assert [delivery.destination for delivery in hospital.deliveries.of_job(job.id)] == ["scanner"]
+
+
+def test_a_sender_is_known_by_title_and_address(hospital: Hospital) -> None:
+    instance = next(iter(hospital.orthanc.instances))
+    hospital.orthanc.metadata |= {(instance, "RemoteAET"): "CT1", (instance, "RemoteIP"): "192.0.2.1"}
+    hospital.orthanc.modalities = {"scanner": {"AET": "CT1", "Host": "127.0.0.1"}}
+    assert hospital.pacs.sender(instance) is None
+
+
+def test_our_own_results_ask_for_nothing_even_by_aet(hospital: Hospital) -> None:
+    images = make_series()
+    for image in images:
+        image.Manufacturer, image.ManufacturerModelName = MANUFACTURER, MODEL_NAME
+        image.SeriesInstanceUID += ".7"
+        image.SOPInstanceUID += ".7"
+    stored = [hospital.orthanc.store(content, called="COVIDAET") for content in encode(images)]
+    assert hospital.intake.consider(stored[0]["ParentSeries"]) is None
+
+
+def test_a_job_that_lost_its_results_begins_anew(hospital: Hospital) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    there = next(iter(hospital.orthanc.instances))
+    hospital.jobs.succeed(job.id, {}, [{"ID": there}])
+    assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.SUCCESS
+    hospital.jobs.succeed(job.id, {}, [{"ID": "gone"}])
+    assert hospital.intake.consider(hospital.series) is not None, "unasked, a person's deletion is respected"
+    assert hospital.jobs[job.id].state == State.SUCCESS
+    assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
+
+
+def test_the_first_sweep_takes_nothing_and_the_next_what_came(hospital: Hospital) -> None:
+    hospital.intake.sweep()
+    assert hospital.jobs.all() == []
+    more = make_series()
+    for image in more:
+        image.SeriesInstanceUID += ".5"
+        image.SOPInstanceUID += ".5"
+    stored = [hospital.orthanc.store(content) for content in encode(more)]
+    series = stored[0]["ParentSeries"]
+    hospital.orthanc.unstable.add(series)
+    hospital.intake.sweep()
+    assert hospital.jobs.all() == [], "it is still arriving"
+    assert hospital.database.mark(CHANGES_MARK) == 20
+    hospital.orthanc.unstable.clear()
+    hospital.intake.sweep()
+    assert [job.series for job in hospital.jobs.all()] == [series]
+    assert hospital.database.mark(CHANGES_MARK) == 40
+
+
+@pytest.mark.parametrize("identifier", ["1.2.3", "00000000-00000000-00000000-00000000-00000000", "../system"])
+def test_what_is_not_there(hospital: Hospital, identifier: str) -> None:
+    for level in ("Series", "Study"):
+        with pytest.raises(NotFoundError, match="identifier"):
+            hospital.intake.submit(AnalyzeRequest(level, identifier))
