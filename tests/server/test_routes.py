@@ -1,0 +1,108 @@
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from covid_ct.server.routes import PATHS, Routes
+from tests.server.conftest import Hospital
+
+JSON = {"Content-Type": "application/json"}
+
+
+class Output:
+    """What a REST callback answers through, as plugin 4.0 has it: the length belongs to a status."""
+
+    def __init__(self) -> None:
+        self.status, self.body, self.headers = 0, "", {}
+
+    def AnswerBuffer(self, body: str, mime: str) -> None:
+        self.status, self.body = 200, body
+
+    def SendHttpStatus(self, code: int, body: str, length: int) -> None:
+        assert length == len(body)
+        self.status, self.body = code, body
+
+    def SendMethodNotAllowed(self, allowed: str) -> None:
+        self.status, self.body = 405, allowed
+
+    def SetHttpHeader(self, key: str, value: str) -> None:
+        self.headers[key] = value
+
+
+class NewerOutput(Output):
+    """As plugin 4.2 has it."""
+
+    def SendHttpStatus(self, code: int, body: str) -> None:  # type: ignore[override]
+        self.status, self.body = code, body
+
+
+@pytest.fixture
+def routes(hospital: Hospital) -> Iterator[Routes]:
+    made = Routes(hospital.pacs, hospital.intake, lambda: {"Analysis": "on"}, "")
+    yield made
+    made.stop()
+
+
+def ask(routes: Routes, name: str, output: Output | None = None, **request: Any) -> tuple[int, Any]:
+    output = output or Output()
+    getattr(routes, name)(output, {"method": "GET", "headers": {}, "groups": (), "get": {}, "body": b"", **request})
+    return output.status, json.loads(output.body) if output.body.startswith(("{", "[")) else output.body
+
+
+def post(series: str) -> dict[str, Any]:
+    return {"method": "POST", "headers": JSON, "body": json.dumps({"Series": series}).encode()}
+
+
+def test_each_route_has_a_method() -> None:
+    assert all(callable(getattr(Routes, name)) for name in PATHS)
+
+
+def test_asking_answers_with_the_job_at_once(routes: Routes, hospital: Hospital) -> None:
+    status, answer = ask(routes, "analyze", **post(hospital.series))
+    assert (status, answer["Path"]) == (200, f"/covid/jobs/{answer['ID']}")
+    assert ask(routes, "list_jobs") == (200, [answer["ID"]])
+    assert ask(routes, "show_job", groups=(answer["ID"],))[1]["State"] == "Pending"
+
+
+@pytest.mark.parametrize("output", [Output, NewerOutput])
+def test_errors_are_worded_as_orthancs(routes: Routes, output: type[Output]) -> None:
+    status, answer = ask(routes, "show_job", output(), groups=("none",))
+    assert (status, answer["HttpStatus"], answer["HttpError"]) == (404, 404, "Not Found")
+    assert answer["Message"] == "There is no job none."
+
+
+def test_an_act_wants_json_and_an_ended_job(routes: Routes, hospital: Hospital) -> None:
+    _, answer = ask(routes, "analyze", **post(hospital.series))
+    act = {"method": "POST", "groups": (answer["ID"], "retry")}
+    assert ask(routes, "act_on_job", **act)[0] == 415
+    assert ask(routes, "act_on_job", **act, headers=JSON)[0] == 409
+    assert ask(routes, "act_on_job", method="POST", groups=(answer["ID"], "cancel"), headers=JSON)[0] == 200
+    assert ask(routes, "act_on_job", **act, headers=JSON)[1]["State"] == "Pending"
+
+
+def test_a_full_disk_is_told(routes: Routes, hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(hospital.database, "change", fail)
+    status, answer = ask(routes, "analyze", **post(hospital.series))
+    assert (status, "disk is full" in answer["Message"]) == (507, True)
+
+
+def test_while_analysis_is_off_the_reason_is_given(hospital: Hospital) -> None:
+    routes = Routes(hospital.pacs, None, lambda: {"Analysis": "off"}, "The model is missing.")
+    status, answer = ask(routes, "analyze", **post(hospital.series))
+    assert (status, answer["Message"]) == (503, "Analysis is off: The model is missing.")
+    assert ask(routes, "show_status") == (200, {"Analysis": "off"})
+    routes.stop()
+    assert ask(routes, "show_status")[0] == 503, "Orthanc is stopping"
+
+
+def test_pages_come_with_a_policy_and_from_one_folder(routes: Routes) -> None:
+    output = Output()
+    ask(routes, "serve_page", output, groups=("results.html",))
+    assert (output.status, "default-src 'self'" in output.headers["Content-Security-Policy"]) == (200, True)
+    for name in ("none.html", "..", "covid.py", "results.html/..", ""):
+        assert ask(routes, "serve_page", groups=(name,))[0] == 404

@@ -1,0 +1,135 @@
+import contextlib
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
+from covid_ct.server.jobs import Job, State, Trigger
+from covid_ct.server.metrics import Metrics
+from covid_ct.server.pacs import StoreError
+from covid_ct.server.worker import FINDINGS_FILE, Outbox, Worker
+from tests.server.conftest import Hospital
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return Outbox(tmp_path / "outbox")
+
+
+@pytest.fixture
+def worker(hospital: Hospital, outbox: Outbox) -> Worker:
+    """One whose analysis each test makes up."""
+    return Worker(
+        "worker",
+        jobs=hospital.jobs,
+        intake=hospital.intake,
+        pacs=hospital.pacs,
+        analyzer=None,  # type: ignore[arg-type]
+        outbox=outbox,
+        metrics=Metrics(hospital.orthanc, hospital.jobs, hospital.deliveries),  # type: ignore[arg-type]
+        log=hospital.log.append,
+    )
+
+
+def one_turn(worker: Worker, analyse: Callable[[Job], None]) -> None:
+    """Let a worker do one job with an analysis of our own."""
+
+    def once(job: Job) -> None:
+        worker.stop()
+        analyse(job)
+
+    worker._analyse = once  # type: ignore[method-assign]
+    worker.run()
+
+
+def test_results_appear_whole_or_not_at_all(outbox: Outbox) -> None:
+    with contextlib.suppress(OSError), outbox.filling("j1") as folder:
+        (folder / "a.dcm").write_bytes(b"a")
+        raise OSError(errno.ENOSPC, "the disk is full")
+    assert list(outbox.folder.iterdir()) == []
+    with outbox.filling("j1") as folder:
+        (folder / "a.dcm").write_bytes(b"a")
+        assert not outbox.of("j1").exists()
+    assert [path.name for path in outbox.of("j1").iterdir()] == ["a.dcm"]
+    outbox.empty("j1")
+    outbox.empty("j1")
+    assert list(outbox.folder.iterdir()) == []
+
+
+def test_tidying_keeps_what_is_still_to_be_stored(outbox: Outbox) -> None:
+    for name in ("waiting", "done", "half.unfinished", "half.stored"):
+        (outbox.folder / name).mkdir(parents=True)
+    outbox.tidy({"waiting": False, "done": True}.__getitem__)
+    assert [path.name for path in outbox.folder.iterdir()] == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (SeriesRefused(Reason.NO_LUNGS, "No lungs."), State.FAILURE, "NoLungs"),
+        (ModelError("NaN."), State.FAILURE, "ModelError"),
+        (AnalysisCancelled(), State.FAILURE, "Cancelled"),
+        (StoreError("Refused."), State.RETRY, "InternalError"),
+        (MemoryError(), State.RETRY, "InternalError"),
+        (OSError(errno.ENOSPC, "No space left on device"), State.RETRY, "InternalError"),
+    ],
+)
+def test_each_failure_ends_the_attempt_with_its_reason(
+    worker: Worker, hospital: Hospital, error: Exception, state: State, reason: str
+) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+
+    def fail(_: Job) -> None:
+        raise error
+
+    one_turn(worker, fail)
+    ended = hospital.jobs[job.id]
+    assert (ended.state, ended.reason) == (state, reason)
+    assert ended.error
+    assert hospital.orthanc.metrics[f"covid_ct_jobs_{state.lower()}"] == 1
+
+
+def test_finished_results_are_stored_without_another_analysis(
+    worker: Worker, hospital: Hospital, outbox: Outbox
+) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    stored = next(iter(hospital.orthanc.instances.values()))
+    with outbox.filling(job.id) as folder:
+        (folder / "report.pdf.dcm").write_bytes(stored)
+        (folder / FINDINGS_FILE).write_text('{"covid_probability": 0.5}')
+
+    def store(job: Job) -> None:
+        Worker._store(worker, job)
+        worker.stop()
+
+    worker._store = store  # type: ignore[method-assign]
+    worker.run()
+    ended = hospital.jobs[job.id]
+    assert (ended.state, [result["Kind"] for result in ended.results]) == (State.SUCCESS, ["report.pdf"])
+    assert hospital.pacs.findings(hospital.series)["Job"] == job.id  # type: ignore[index]
+    assert not outbox.of(job.id).exists()
+
+
+def test_a_worker_outlives_a_database_that_fails(
+    worker: Worker, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covid_ct.server.worker.TROUBLE_S", 0.0)
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    change, calls = hospital.database.change, []
+
+    def fail(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) in (2, 3):
+            raise OSError(errno.ENOSPC, "the disk is full")
+        change(*arguments)
+        if hospital.jobs[job.id].state == State.RETRY:
+            worker.stop()
+
+    monkeypatch.setattr(hospital.database, "change", fail)
+    worker._analyse = lambda _: (_ for _ in ()).throw(MemoryError())  # type: ignore[assignment,method-assign]
+    worker.run()
+    assert hospital.jobs[job.id].state == State.RETRY, "what could not be noted at first was noted later"
+    assert any("disk" in line for line in hospital.log)
