@@ -1,7 +1,7 @@
 """OHIF's prebuilt application and Orthanc's DICOMweb under one address, as a reverse proxy would give them."""
 
 import http.client
-import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,40 +9,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-DATA_SOURCE = {
-    "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
-    "sourceName": "orthanc",
-    "configuration": {
-        "friendlyName": "Orthanc",
-        "name": "orthanc",
-        "qidoRoot": "/dicom-web",
-        "wadoRoot": "/dicom-web",
-        "wadoUriRoot": "/dicom-web",
-        "qidoSupportsIncludeField": False,
-        "imageRendering": "wadors",
-        "thumbnailRendering": "wadors",
-        "enableStudyLazyLoad": True,
-        "supportsFuzzyMatching": False,
-        "supportsWildcard": True,
-        "staticWado": True,
-        "singlepart": "bulkdata,video",
-        "acceptHeader": ["multipart/related; type=application/octet-stream; transfer-syntax=*"],
-        "bulkDataURI": {"enabled": True, "relativeResolution": "studies"},
-    },
-}
-"""OHIF's data source for Orthanc, as docs/viewers.md gives it."""
+from tools.orthanc_server import REPOSITORY
 
-APP_CONFIG = {
-    "routerBasename": "/",
-    "extensions": [],
-    "modes": [],
-    "showStudyList": True,
-    "maxNumberOfWebWorkers": 2,
-    "showLoadingIndicator": True,
-    "showWarningMessageForCrossOrigin": False,
-    "defaultDataSourceName": "orthanc",
-    "dataSources": [DATA_SOURCE],
-}
+DOCUMENTATION = REPOSITORY / "docs/viewers.md"
+
+
+def documented_configuration() -> str:
+    """OHIF's app-config.js as the documentation gives it."""
+    (snippet,) = re.findall(r"```js\n(window\.config = .*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    return str(snippet)
 
 
 @contextmanager
@@ -61,7 +36,7 @@ def serve_ohif(application: Path, orthanc_url: str) -> Iterator[str]:
             if path.startswith("/dicom-web/"):
                 self._forward()
             elif path == "/app-config.js":
-                self._answer(200, "text/javascript", f"window.config = {json.dumps(APP_CONFIG)};".encode())
+                self._answer(200, "text/javascript", documented_configuration().encode())
             elif (application / path.strip("/")).is_file():
                 super().do_GET()
             else:  # the application's own routes
