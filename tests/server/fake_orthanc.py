@@ -25,7 +25,7 @@ def orthanc_id(*uids: str) -> str:
 
 
 class FakeOrthanc:
-    ChangeType = SimpleNamespace(STABLE_SERIES=9, JOB_SUCCESS=14, ORTHANC_STARTED=10, ORTHANC_STOPPED=11)
+    ChangeType = SimpleNamespace(STABLE_SERIES=8, JOB_SUCCESS=17, ORTHANC_STARTED=10, ORTHANC_STOPPED=11)
     MetricsType = SimpleNamespace(DEFAULT=0)
     OrthancException = FakeOrthancError
 
