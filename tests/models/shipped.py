@@ -1,0 +1,27 @@
+"""Where the shipped models are, what their cards promise, and how a phantom becomes a volume."""
+
+import re
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.uid import generate_uid
+
+from covid_ct.phantom import Phantom
+from covid_ct.series.volume import Volume
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+DATA = Path(__file__).resolve().parents[2] / "../shared/data"
+
+
+def volume_of(phantom: Phantom) -> Volume:
+    header = Dataset()
+    header.SeriesInstanceUID = generate_uid(entropy_srcs=["phantom"])
+    return Volume(phantom.hu, phantom.affine, (header,) * len(phantom.hu))
+
+
+def card_figure(role: str, measure: str, data: str) -> float:
+    """The figure in the row of a card's table that starts with a measure and names the data."""
+    card = (MODELS / role / "README.md").read_text()
+    match = re.search(rf"^\| {re.escape(measure)} \| {re.escape(data)}[^|]*\| ([0-9.]+) \|", card, re.MULTILINE)
+    assert match, f"the card of {role} has no row for {measure} on {data}"
+    return float(match.group(1))
