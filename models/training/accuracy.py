@@ -62,7 +62,7 @@ def measure_slices(lungs: Model, lesions: Model, folder: Path, step: int = 1, wo
     for slices in (
         data.hu_slices(folder),
         data.medseg_slices(folder),
-        every(data.clahe_slices(folder), step),
+        every(data.clahe_slices(folder, held_back=True), step),
     ):
         held = slices.part(slices.held_back)
         maps = [segment_slice(lungs, lesions, hu) for hu in tqdm(held.hu, desc=slices.name, mininterval=10)]

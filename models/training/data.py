@@ -178,23 +178,33 @@ def hu_slices(folder: Path) -> Slices:
     )
 
 
-def clahe_slices(folder: Path) -> Slices:
-    """lungs_and_lesions_clahe.npz: COVID-19 patients, upright, lungs and lesions labelled."""
+def clahe_slices(folder: Path, held_back: bool | None = None) -> Slices:
+    """lungs_and_lesions_clahe.npz: COVID-19 patients, upright, lungs and lesions labelled.
+
+    Parameters
+    ----------
+    folder: Path
+    held_back: bool | None
+        Give only the slices that are held back, or only the others; None gives all.
+    """
     data = np.load(folder / "training/lungs_and_lesions_clahe.npz")
+    starts = np.array(CLAHE_STARTS[:-1])
+    numbers = np.arange(CLAHE_STARTS[-1])
+    patients = starts[np.searchsorted(starts, numbers, side="right") - 1]
+    is_held_back = np.isin(patients, CLAHE_VALIDATION)
+    chosen = np.ones(len(numbers), bool) if held_back is None else is_held_back == held_back
     upright = {}
     for name in ("image", "lung", "lesion"):
         array = data[name].copy()
         array[CLAHE_UPSIDE_DOWN_FROM:] = array[CLAHE_UPSIDE_DOWN_FROM:, ::-1]
-        upright[name] = array
-    starts = np.array(CLAHE_STARTS[:-1])
-    patients = starts[np.searchsorted(starts, np.arange(len(upright["image"])), side="right") - 1]
+        upright[name] = array[chosen]
     return Slices(
         "CLAHE patients",
         picture_to_hu(upright["image"], EQUALISED_HU),
         np.stack([sides(mask > 0) for mask in upright["lung"]]),
         np.where(upright["lesion"] > 0, EITHER, 0).astype(np.uint8),
-        patients,
-        np.isin(patients, CLAHE_VALIDATION),
+        patients[chosen],
+        is_held_back[chosen],
     )
 
 
