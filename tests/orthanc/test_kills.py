@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
+from tests.inference import tiny_models as networks
 from tests.orthanc.driving import ORTHANC_ROOT, wait_for_job, wait_for_jobs
 from tests.orthanc.faults import Tried
 from tests.orthanc.series import coarse, renamed, upload_images
@@ -26,6 +27,9 @@ SERIES = 16
 
 REACH_S = 60.0
 """Longest wait for a job to come to a stage, in seconds."""
+
+METAL_HU = 3000
+"""What the phantom does not have."""
 
 STAGES = (
     "waiting",
@@ -45,6 +49,10 @@ Contents = dict[str, str]
 """sha256 of each stored result, by its Orthanc id."""
 
 
+WARDS: list["Ward"] = []
+"""All of a test, so that none of them is left running."""
+
+
 class Ward:
     """One storage that lives on while its Orthanc is killed and started again."""
 
@@ -52,6 +60,7 @@ class Ward:
         section = {"Automatic": False, "ModelsFolder": str(models), **changes.pop("CovidCt", {})}  # type: ignore[dict-item]
         self.server = OrthancServer(folder, changes={"CovidCt": section, **changes}, root=ORTHANC_ROOT)
         self.state = self.server.storage / "covid-ct"
+        WARDS.append(self)
 
     def stage(self, job: str) -> str:
         """How far a job is, from the file that a killed plugin leaves."""
@@ -94,10 +103,11 @@ def images(small_files: list[Path]) -> list[Dataset]:
 
 @pytest.fixture
 def ward(tmp_path: Path, tiny_models: Path) -> Iterator[Ward]:
-    opened = Ward(tmp_path / "ward", tiny_models)
-    yield opened
-    if opened.server.process is not None:
-        opened.server.kill()
+    yield Ward(tmp_path / "ward", tiny_models)
+    while WARDS:
+        server = WARDS.pop().server
+        if server.process is not None:
+            server.kill()
 
 
 def uninterrupted(folder: Path, models: Path, all_images: Sequence[Sequence[Dataset]]) -> dict[str, Contents]:
@@ -202,10 +212,22 @@ def test_a_kill_while_results_are_forwarded(
     )
 
 
-def test_a_series_that_brings_orthanc_down_twice_is_set_aside(ward: Ward, images: list[Dataset], tried: Tried) -> None:
+def test_a_series_that_brings_orthanc_down_twice_is_set_aside(
+    ward: Ward, images: list[Dataset], tmp_path: Path, tried: Tried
+) -> None:
+    """A network that does not come back from metal stands for one that crashes on it: Orthanc is killed there."""
+    models = networks.write_all(tmp_path / "models")
+    scale = {"clip_hu": [-1024, METAL_HU], "scale_to": [-1024, METAL_HU]}
+    networks.write(models, networks.manifest("lungs", model_input=scale), networks.endless_above(METAL_HU - 100))
+    ward = Ward(ward.server.folder, models)
     server = ward.server
     server.start()
-    job = server.post("/covid/analyze", {"Series": upload_images(server, renamed(images, "poison"))})["ID"]
+    poison = renamed(images, "poison")
+    for image in poison:
+        pixels = image.pixel_array.copy()
+        pixels[:32, :32] = METAL_HU + 1024
+        image.PixelData = pixels.tobytes()
+    job = server.post("/covid/analyze", {"Series": upload_images(server, poison)})["ID"]
     other = server.post("/covid/analyze", {"Series": upload_images(server, renamed(images, "good"))})["ID"]
     for _ in range(2):
         ward.reach(job, "lungs")
@@ -213,14 +235,14 @@ def test_a_series_that_brings_orthanc_down_twice_is_set_aside(ward: Ward, images
         server.start()
     ended = wait_for_job(server, job)
     assert (ended["State"], ended["Content"]["Reason"]) == ("Failure", "CrashedRepeatedly")
-    assert ward.stage(job) in ended["ErrorDescription"]
+    assert '"lungs"' in ended["ErrorDescription"], "it says in which stage"
     assert wait_for_job(server, other)["State"] == "Success", "the next in the queue does not suffer"
     assert server.get(f"/covid/jobs/{job}")["Content"]["Attempts"] == 2, "no third time"
-    server.post(f"/covid/jobs/{job}/retry", {})
-    assert wait_for_job(server, job)["State"] == "Success"
+    assert server.post(f"/covid/jobs/{job}/retry", {})["State"] in ("Pending", "Running")
+    server.kill()
     tried(
         "A series that brings Orthanc down twice",
-        "set aside with stage and reason, the others go on; a retry by REST analyses it",
+        "set aside with stage and reason, the others go on; a retry by REST begins it anew",
     )
 
 
