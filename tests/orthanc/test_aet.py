@@ -81,7 +81,7 @@ def test_results_go_back_to_the_sender_and_start_nothing_there(
             for server in (node, pacs)
         )
         if there.file_meta.TransferSyntaxUID != here.file_meta.TransferSyntaxUID:
-            # Orthanc 1.13.0 decompresses the overlay's JPEG in transit.
+            # Orthanc from 1.12.7 on decompresses the overlay's JPEG in transit.
             assert ORTHANC_ROOT is not None
             for dataset in (there, here):
                 del dataset.PixelData, dataset.PhotometricInterpretation

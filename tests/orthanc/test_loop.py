@@ -170,7 +170,7 @@ def test_jobs_have_the_fields_of_orthancs_own(
     """Held against a real job of Orthanc's."""
     order = {"Resources": [phantom_series], "Asynchronous": True}
     own = server.get(f"/jobs/{server.post('/tools/create-archive', order)['ID']}")
-    assert set(own) - {"CompletionTime"} <= set(phantom_job)
+    assert set(own) - {"CompletionTime", "EstimatedTimeOfArrival"} <= set(phantom_job)
     assert phantom_job["ID"] in server.get("/covid/jobs")
 
 
