@@ -157,8 +157,8 @@ def train(
     pools: Sequence[Pool],
     recipe: Recipe,
     report: Callable[[nn.Module], str],
-) -> tuple[nn.Module, list[float]]:
-    """Train, and give back the running average of the weights and the curve of losses."""
+) -> tuple[nn.Module, list[float], str]:
+    """Train, and give back the running average of the weights, the curve of losses and the last report."""
     torch.manual_seed(SEED)
     batches = iter(DataLoader(_Batches(pools, recipe), batch_size=None, num_workers=1, prefetch_factor=3))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -184,7 +184,7 @@ def train(
                 mean.copy_(mean.lerp(value, 1 - keep) if mean.is_floating_point() else value)
         if (step + 1) % max(1, recipe.steps // 4) == 0:
             log.info("step %d: %s", step + 1, report(average))
-    return average.cpu().eval(), losses
+    return average.cpu().eval(), losses, report(average)
 
 
 def _still(slices: Slices, recipe: Recipe, by_patient: bool) -> Iterator[tuple[Tensor, Tensor]]:

@@ -35,7 +35,7 @@ LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3)), clip_hu=(-12
 log = logging.getLogger("training")
 
 
-def train_lungs(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Module, list[float]]:
+def train_lungs(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Module, list[float], str]:
     hu, clahe, medseg = data.hu_slices(folder), data.clahe_slices(folder), data.medseg_slices(folder)
     series = list(data.whole_series(folder))
     pools = [
@@ -62,7 +62,7 @@ def train_lungs(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Mo
     return train(network, pools, recipe, report)
 
 
-def train_lesions(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Module, list[float]]:
+def train_lesions(network: nn.Module, folder: Path, recipe: Recipe) -> tuple[nn.Module, list[float], str]:
     clahe, medseg = data.clahe_slices(folder), data.medseg_slices(folder)
     series = list(data.whole_series(folder))
     known = clahe.part(~clahe.held_back)
@@ -174,14 +174,16 @@ def train_segmentation(recipe: Recipe, folder: Path, models: Path, go_on: bool) 
     weights = WEIGHTS / f"{recipe.role}.pt"
     if go_on:
         network.load_state_dict(torch.load(weights))
-    network, losses = (train_lungs if recipe.role == "lungs" else train_lesions)(network, folder, recipe)
+    network, losses, report = (train_lungs if recipe.role == "lungs" else train_lesions)(network, folder, recipe)
     WEIGHTS.mkdir(exist_ok=True)
     torch.save(network.state_dict(), weights)
-    publish(recipe, folder, models)
+    # The first two lines of a report are those of slices that the training did not see.
+    measured = "; ".join(report.split("; ")[:2])
+    publish(recipe, folder, models, f"Held-back slices, {date.today()}: {measured}")
     plots.losses(losses, models / recipe.role / "training.png")
 
 
-def publish(recipe: Recipe, folder: Path, models: Path) -> None:
+def publish(recipe: Recipe, folder: Path, models: Path, accuracy: str) -> None:
     """Write the ONNX file and the manifest of a segmentation network from its weights."""
     network = UNet(3, WIDTHS)
     network.load_state_dict(torch.load(WEIGHTS / f"{recipe.role}.pt"))
@@ -196,7 +198,7 @@ def publish(recipe: Recipe, folder: Path, models: Path) -> None:
         role=recipe.role,
         name=f"U-Net for {recipe.role}",
         version=VERSION,
-        accuracy="measured below",
+        accuracy=accuracy,
         inputs={
             "dimensions": 2,
             "directions": "LPS",
