@@ -72,6 +72,10 @@ test-viewers: build/viewers/ready ## open the results with dcmqi, 3D Slicer's li
 viewer-pictures: build/viewers/ready ## make the documentation's pictures of the phantom in viewers
 	@$(PYTHON) -m tests.viewers.pictures docs/images
 
+.PHONY: accuracy
+accuracy: .venv/test-ready ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)
+	@$(PYTHON) -m models.training.accuracy ../shared/data $(ARGS)
+
 .PHONY: pictures
 pictures: .venv/test-ready ## make the documentation's pictures of the phantom
 	@$(PYTHON) -m tools.pictures

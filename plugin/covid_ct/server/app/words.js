@@ -80,7 +80,8 @@ export function problem(status, body) {
   if (status === 401 || status === 403) {
     return 'Orthanc does not permit this; log in with sufficient rights.';
   }
-  if (status === 404 && !body.includes('"Message"')) {
+  // Orthanc's own "Unknown resource" is no sentence; the plugin's answers are.
+  if (status === 404 && (body.includes('"OrthancStatus"') || !body.includes('"Message"'))) {
     return 'Orthanc does not hold this.';
   }
   try {
