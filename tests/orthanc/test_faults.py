@@ -27,6 +27,8 @@ Images = list[Dataset]
 MAX_SLICES = 24
 """Kept low, so that a series of too many slices is sent in no time."""
 
+pytestmark = pytest.mark.slow
+
 
 def all_of(change: Callable[[Dataset], None]) -> Callable[[Images], None]:
     """The same change in every image."""
@@ -278,7 +280,6 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", MODELS)
 def test_a_model_that_fails_on_a_patient(
     start: Callable[..., OrthancServer], images: Images, tmp_path: Path, tried: Tried, what: str
@@ -313,7 +314,6 @@ def _endless(models: Path) -> None:
     tiny_models.write(models, tiny_models.manifest("lungs"), tiny_models.endless_above(-5000))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "spoil", "words"),
     [
@@ -345,7 +345,6 @@ def test_bad_models_are_found_at_start(
     tried(f"Start with {what}", "Orthanc runs, analysis is off, log, status and `POST` (503) say why")
 
 
-@pytest.mark.slow
 def test_a_read_only_models_folder(
     start: Callable[..., OrthancServer], images: Images, tmp_path: Path, tried: Tried
 ) -> None:
@@ -365,7 +364,6 @@ def test_a_read_only_models_folder(
     tried("A read-only models folder", "analysed; nothing is written there")
 
 
-@pytest.mark.slow
 def test_a_state_folder_that_cannot_be_made(start: Callable[..., OrthancServer], tmp_path: Path, tried: Tried) -> None:
     (tmp_path / "file").write_text("")
     server = start(CovidCt={"StateFolder": str(tmp_path / "file" / "state")})
@@ -393,7 +391,6 @@ def fill_up(folder: Path, left: int) -> Path:
     return ballast
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_while_results_are_written(
     start: Callable[..., OrthancServer], images: Images, small_disk: Path, tiny_models: Path, tried: Tried
 ) -> None:
@@ -410,7 +407,6 @@ def test_a_disk_that_is_full_while_results_are_written(
     tried("A disk that is full while results are written", "`Retry` with the reason; done once there is room")
 
 
-@pytest.mark.slow
 def test_a_disk_so_full_that_no_job_can_be_kept(
     start: Callable[..., OrthancServer], images: Images, small_disk: Path, tiny_models: Path, tried: Tried
 ) -> None:
@@ -425,7 +421,6 @@ def test_a_disk_so_full_that_no_job_can_be_kept(
     tried("A disk so full that no job can be kept", "507 with the reason; nothing is accepted that is not on disk")
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_while_orthanc_stores(
     start: Callable[..., OrthancServer],
     images: Images,
