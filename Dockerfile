@@ -1,4 +1,4 @@
-# Orthanc with COVID-19 chest-CT analysis, for machines with and without an NVIDIA GPU (docs/install.md).
+# Orthanc with COVID-19 chest-CT analysis, for machines with and without an NVIDIA GPU.
 FROM orthancteam/orthanc:26.6.0
 
 # The image's Debian has Python 3.13, which Orthanc's Python plugin embeds.
