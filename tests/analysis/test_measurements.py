@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from covid_ct.analysis.findings import LesionKind, Side
-from covid_ct.analysis.measurements import measure, standard_affine
+from covid_ct.analysis.measurements import measure
 from tests.analysis import chest
 
 
@@ -69,5 +69,5 @@ def test_no_lesion_and_one_lung(maps):
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1)])
 def test_the_standard_affine_meets_the_volumes(flips):
     volume = chest.volume(flips=flips)
-    affine = standard_affine(volume)
+    affine = volume.lps_affine
     np.testing.assert_allclose(affine, chest.volume().affine)

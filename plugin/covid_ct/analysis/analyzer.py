@@ -10,7 +10,7 @@ from covid_ct.analysis.edges import trim_edge
 from covid_ct.analysis.findings import Findings, ModelIdentity
 from covid_ct.analysis.lesions import find_lesions
 from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning
-from covid_ct.analysis.measurements import measure, standard_affine
+from covid_ct.analysis.measurements import measure
 from covid_ct.analysis.probability import covid_probability
 from covid_ct.analysis.upsampling import paint
 from covid_ct.errors import AnalysisCancelled
@@ -146,7 +146,7 @@ class Analyzer:
         # Views: what is painted into them stands in the volume's own grid.
         lungs_view, lesions_view = volume.to_lps(lungs), volume.to_lps(lesions)
         hu = volume.to_lps(volume.hu)
-        steps = np.linalg.norm(standard_affine(volume)[:3, :3], axis=0)
+        steps = np.linalg.norm(volume.lps_affine[:3, :3], axis=0)
         spacing = (float(steps[0]), float(steps[1]), float(steps[2]))
 
         scan = Scan(hu, spacing)

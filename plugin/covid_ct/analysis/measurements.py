@@ -53,22 +53,6 @@ def measure(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]
     )
 
 
-def standard_affine(volume: Volume) -> NDArray[np.float64]:
-    """4x4 matrix from (slice, row, column) indices of the standard axial view to patient coordinates (LPS, mm)."""
-    turned = np.eye(4)
-    for axis, count in enumerate(volume.hu.shape):
-        shape = [1, 1, 1]
-        shape[axis] = count
-        # The volume's index along this axis, seen in the standard axial view.
-        index = volume.to_lps(np.broadcast_to(np.arange(count).reshape(shape), volume.hu.shape))
-        turned[axis, 3] = index[0, 0, 0]
-        for view_axis in range(3):
-            line = index[tuple(slice(None) if each == view_axis else 0 for each in range(3))]
-            turned[axis, view_axis] = line[1] - line[0] if len(line) > 1 else 0
-    affine: NDArray[np.float64] = volume.affine @ turned
-    return affine
-
-
 def _count(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Voxels by slice, side and lesion kind (0 for none), shape (slices, 2, 3)."""
     counts = np.zeros((len(lungs), len(Side), len(LesionKind) + 1), np.int64)
@@ -115,7 +99,7 @@ def _thirds(counts: NDArray[np.int64]) -> Thirds:
 
 def _single_lesions(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> tuple[Lesion, ...]:
     """Connected lesions of each lung, the largest first."""
-    affine = standard_affine(volume)
+    affine = volume.lps_affine
     found: list[Lesion] = []
     slice_indices = volume.to_lps(
         np.broadcast_to(np.arange(len(volume.hu))[:, np.newaxis, np.newaxis], volume.hu.shape)
