@@ -72,7 +72,7 @@ def test_a_job_that_ran_at_a_crash_waits_again_and_is_set_aside_at_the_second(tm
         jobs = JobStore(database)
         jobs.add(JOB)
         jobs.recover()
-        assert jobs["j1"].state == State.PENDING
+        assert (jobs["j1"].state, jobs["j1"].stage) == (State.PENDING, "waiting"), "not the stage of the last attempt"
         assert jobs["j1"].crashes == crash - 1
         jobs.take(0)
         jobs.enter("j1", "lesions")

@@ -282,8 +282,11 @@ class JobStore:
         """After a start: put back what ran when the process died, and set aside what was there twice."""
         for job in self._select("WHERE state = ?", (State.RUNNING,)):
             crashes = job.crashes + (job.stage not in SAFE_STAGES)
-            self._update(job.id, state=State.PENDING, crashes=crashes)
-            if crashes >= MAX_CRASHES:
+            if crashes < MAX_CRASHES:
+                # Its stage is that of the next attempt, which has not begun.
+                self._update(job.id, state=State.PENDING, stage="waiting", crashes=crashes)
+            else:
+                self._update(job.id, crashes=crashes)
                 self.fail(
                     job.id,
                     "CrashedRepeatedly",
