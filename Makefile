@@ -24,12 +24,14 @@ analyze: .venv/ready ## analyse CT=folder of DICOM files without Orthanc, result
 	@$(if $(CT),,echo "Say which folder of DICOM files: make analyze CT=folder OUTPUT=folder"; exit 1;) \
 	$(PYTHON) -m covid_ct "$(CT)" --output "$(or $(OUTPUT),output)"
 
+# Files of tests side by side; those of one file share their server and follow each other.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 .PHONY: test
 test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthanc
 	@echo "Checking style and types"
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 	@echo "Running the tests"
-	@$(PYTHON) -m pytest --quiet -m "not slow" --ignore tests/viewers tests
+	@$(PYTHON) -m pytest --quiet $(SIDE_BY_SIDE) -m "not slow" --ignore tests/viewers tests
 
 .PHONY: test-slow
 test-slow: .venv/test-ready ## the tests that take minutes: kills, faults, load

@@ -9,7 +9,7 @@ import pytest
 from covid_ct.phantom import Phantom, PhantomOptions, make_phantom, write_folder
 from tests.inference.tiny_models import write_all
 from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, store_scu, wait_for_jobs
-from tests.orthanc.faults import TRIED, Tried, write_faults
+from tests.orthanc.faults import PROPERTY, Tried
 from tools.orthanc_server import OrthancServer
 
 STABLE_AGE_S = 1
@@ -80,17 +80,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., OrthancServer]]:
 
 
 @pytest.fixture
-def tried() -> Tried:
+def tried(record_property: Callable[[str, object], None]) -> Tried:
     """Takes a fault and what came of it, for the table of docs/reliability.md."""
-    return TRIED.__setitem__
-
-
-def pytest_sessionfinish() -> None:
-    write_faults()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TRIED:
-        terminalreporter.section("faults tried")
-        for fault, outcome in TRIED.items():
-            terminalreporter.write_line(f"{fault}: {outcome}")
+    return lambda fault, outcome: record_property(PROPERTY, (fault, outcome))

@@ -17,18 +17,16 @@ BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 Tried = Callable[[str, str], None]
 
-TRIED: dict[str, str] = {}
-"""Outcomes by fault, of this run."""
+PROPERTY = "fault"
+"""Name under which a test's report carries a fault and its outcome."""
 
 
-def write_faults() -> None:
-    """Keep this run's outcomes beside those of earlier runs of the same Orthanc."""
-    if not TRIED:
-        return
+def write_faults(tried: dict[str, str]) -> None:
+    """Keep a run's outcomes by fault beside those of earlier runs of the same Orthanc."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{os.environ.get('ORTHANC_VERSION', 'system') if ORTHANC_ROOT else 'system'}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(known | TRIED, indent=1, ensure_ascii=False))
+    path.write_text(json.dumps(known | tried, indent=1, ensure_ascii=False))
 
 
 def main() -> None:
