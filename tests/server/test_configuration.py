@@ -1,9 +1,10 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from covid_ct.server.configuration import REPOSITORY, ConfigurationError, read_configuration
+from covid_ct.server.configuration import KEYS, REPOSITORY, ConfigurationError, read_configuration
 from tools.orthanc_server import CONFIGURATION, read_json_with_comments
 
 
@@ -21,6 +22,17 @@ def test_the_shipped_configuration_is_right_and_safe() -> None:
     assert shipped["RemoteAccessAllowed"] is False
     assert shipped["DicomCheckModalityHost"] is True
     assert not any(shipped[f"DicomAlwaysAllow{what}"] for what in ("Echo", "Store", "Find", "Get"))
+
+
+def test_what_is_commented_out_needs_no_more_than_its_slashes_removed(tmp_path: Path) -> None:
+    whole = tmp_path / "orthanc.json"
+    whole.write_text(re.sub(r'^( *)// (?=")', r"\1", CONFIGURATION.read_text(), flags=re.MULTILINE))
+    configured = read_json_with_comments(whole)
+    read = read_configuration(configured)
+    assert read.destinations == ("pacs",)
+    assert set(read.destinations) <= set(configured["DicomModalities"])
+    assert set(configured["CovidCt"]) == KEYS, "every key is shown"
+    assert {"OHIF", "StoneWebViewer"} <= set(configured)
 
 
 def test_all_keys() -> None:

@@ -15,6 +15,12 @@ SECTION = "CovidCt"
 REPOSITORY = Path(__file__).resolve().parents[3]
 """Folder that holds `plugin/` and `models/`."""
 
+KEYS = frozenset({
+    "Automatic", "AETitles", "Destinations", "SeriesRules", "Workers", "Threads", "Providers",
+    "Gpu", "ModelTimeout", "ModelsFolder", "StateFolder",
+})  # fmt: skip
+"""Keys of the section."""
+
 STORAGE_DEFAULT = "OrthancStorage"
 """Orthanc's own default of `StorageDirectory`."""
 
@@ -93,13 +99,9 @@ def read_configuration(orthanc: Mapping[str, Any]) -> Configuration:
     storage = Path(orthanc.get("StorageDirectory", STORAGE_DEFAULT))
     state_folder = _text(section, "StateFolder")
     models_folder = _text(section, "ModelsFolder")
-    known = {
-        "Automatic", "AETitles", "Destinations", "SeriesRules", "Workers", "Threads", "Providers",
-        "Gpu", "ModelTimeout", "ModelsFolder", "StateFolder",
-    }  # fmt: skip
-    if unknown := sorted(set(section) - known):
+    if unknown := sorted(set(section) - KEYS):
         raise ConfigurationError(
-            f'"{SECTION}" in the configuration has no key "{unknown[0]}"; it has {", ".join(sorted(known))}.'
+            f'"{SECTION}" in the configuration has no key "{unknown[0]}"; it has {", ".join(sorted(KEYS))}.'
         )
     return Configuration(
         models_folder=Path(models_folder) if models_folder else REPOSITORY / "models",
