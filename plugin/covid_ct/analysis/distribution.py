@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covid_ct.analysis.findings import LesionKind, Side
+from covid_ct.analysis.findings import LesionKind, Side, where_label
 from covid_ct.inference.manifest import FEATURES
+from covid_ct.inference.preprocessing import mask_box
 
 PERIPHERAL_DEPTH = 0.12
 """Lesion is peripheral if it is nearer to the lung's edge than this share of the root of the lungs' area in its slice.
@@ -50,14 +51,14 @@ def distribution(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArra
     total = np.count_nonzero(lesion)
     if total == 0:
         return np.zeros(len(FEATURES), np.float32)
-    sides = [np.count_nonzero(lungs == side) for side in Side]
+    sides = [np.count_nonzero(where_label(lungs, side)) for side in Side]
     ratios = [
-        np.count_nonzero(lesion & (lungs == side)) / count if count else 0.0
+        np.count_nonzero(lesion & where_label(lungs, side)) / count if count else 0.0
         for side, count in zip(Side, sides, strict=True)
     ]
     values = {
         "lesion_ratio": total / sum(sides),
-        "consolidation_share": np.count_nonzero(lesion & (lesions == LesionKind.CONSOLIDATION)) / total,
+        "consolidation_share": np.count_nonzero(lesion & where_label(lesions, LesionKind.CONSOLIDATION)) / total,
         "bilateral": min(ratios) / max(ratios),
         "peripheral": _peripheral(lungs, lesion) / total,
         "posterior": _beyond_median(lungs, lesion, axis=1),
@@ -72,9 +73,11 @@ def _peripheral(lungs: NDArray[np.uint8], lesion: NDArray[np.bool_]) -> int:
     near = 0
     for lung, part in zip(lungs, lesion, strict=True):
         if part.any():
-            mask = lung > 0
+            # The nearest voxel outside is no further away than the rim of the lungs' box.
+            box = mask_box(lung[np.newaxis], (0, 1, 1)).index[1:]
+            mask = lung[box] > 0
             depth = ndimage.distance_transform_edt(mask)
-            near += int(np.count_nonzero(depth[part] <= PERIPHERAL_DEPTH * np.sqrt(np.count_nonzero(mask))))
+            near += int(np.count_nonzero(depth[part[box]] <= PERIPHERAL_DEPTH * np.sqrt(np.count_nonzero(mask))))
     return near
 
 

@@ -22,6 +22,14 @@ class LesionKind(IntEnum):
     CONSOLIDATION = 2
 
 
+def where_label(labels: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
+    """Where a label map holds a `Side` or a `LesionKind`.
+
+    NumPy takes sixteen times longer to compare an array with an IntEnum than with a number of its own type.
+    """
+    return np.asarray(labels == np.uint8(label))
+
+
 @dataclass(frozen=True)
 class BySide:
     """One measure for both lungs together and for each of them (the patient's right and left)."""

@@ -5,10 +5,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from covid_ct.analysis.airways import find_airways
-from covid_ct.analysis.findings import BySide, Side
+from covid_ct.analysis.findings import BySide, Side, where_label
 from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
 from covid_ct.errors import Reason, SeriesRefused
+from covid_ct.inference.parallel import cores, in_parallel
 from covid_ct.inference.preprocessing import mask_box
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
@@ -141,27 +142,33 @@ def _lung_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     parts, count = ndimage.label(mask)
     sizes = part_sizes(parts, count)
     largest = int(np.argmax(sizes))
-    boxes = ndimage.find_objects(parts)
-    lowest, highest = boxes[largest - 1][0].start, boxes[largest - 1][0].stop
-    keep = np.zeros(count + 1, bool)
+    kept: NDArray[np.bool_] = parts == largest
+    heights = np.flatnonzero(kept.any(axis=(1, 2)))
+    lowest, highest = heights[0], heights[-1] + 1
     for part in np.flatnonzero(sizes >= MIN_PART_SHARE * sizes[largest]):
-        where = boxes[part - 1][0]
-        centre = (where.start + where.stop) / 2
-        basal = centre < lowest + BASAL_HEIGHT * (highest - lowest)
-        keep[part] = not (basal and sizes[part] < BASAL_PART_SHARE * sizes[largest])
-    return np.asarray(keep[parts])
+        if part != largest:
+            own = parts == part
+            heights = np.flatnonzero(own.any(axis=(1, 2)))
+            basal = (heights[0] + heights[-1] + 1) / 2 < lowest + BASAL_HEIGHT * (highest - lowest)
+            if not (basal and sizes[part] < BASAL_PART_SHARE * sizes[largest]):
+                kept |= own
+    return kept
 
 
 def _small_holes(mask: NDArray[np.bool_], max_cells: float) -> NDArray[np.bool_]:
     """Regions outside a mask that are closed within their slice and no larger than a number of cells."""
-    in_plane = np.zeros((3, 3, 3), bool)
-    in_plane[1] = ndimage.generate_binary_structure(2, 1)
-    # A rim joins the outside of every slice into one region.
-    padded = np.pad(~mask, ((0, 0), (1, 1), (1, 1)), constant_values=True)
-    regions, count = ndimage.label(padded, in_plane)
-    small = part_sizes(regions, count) <= max_cells
-    small[0] = False
-    return np.asarray(small[regions][:, 1:-1, 1:-1])
+
+
+    def work(image: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        # A rim joins the outside into one region.
+        regions, count = ndimage.label(np.pad(~image, 1, constant_values=True))
+        if count == 1:
+            return np.zeros_like(image)
+        small = np.bincount(regions.ravel()) <= max_cells
+        small[0] = False
+        return np.asarray(small[regions[1:-1, 1:-1]])
+
+    return np.stack(list(in_parallel(work, mask, cores())))
 
 
 def _sides_by_class(mask: NDArray[np.bool_], right: NDArray[np.uint8], left: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -169,17 +176,20 @@ def _sides_by_class(mask: NDArray[np.bool_], right: NDArray[np.uint8], left: NDA
     sides = np.where(left > right, np.uint8(Side.LEFT), np.uint8(Side.RIGHT))
     sides[~mask] = 0
     for side, other in ((Side.RIGHT, Side.LEFT), (Side.LEFT, Side.RIGHT)):
-        if not np.any(sides == side):
+        own_side = where_label(sides, side)
+        if not own_side.any():
             continue
         # One cell more on every side, to see what a part touches.
-        around = sides[mask_box(sides == side, (1, 1, 1)).index]
-        parts, count = ndimage.label(around == side)
+        where = mask_box(own_side, (1, 1, 1)).index
+        around = sides[where]
+        parts, count = ndimage.label(own_side[where])
         sizes = part_sizes(parts, count)
-        boxes = ndimage.find_objects(parts)
-        for part in np.flatnonzero((sizes > 0) & (sizes < MIN_SIDE_SHARE * sizes.max())):
+        small = np.flatnonzero((sizes > 0) & (sizes < MIN_SIDE_SHARE * sizes.max()))
+        boxes = ndimage.find_objects(parts) if small.size else []
+        for part in small:
             near = tuple(slice(max(0, span.start - 1), span.stop + 1) for span in boxes[part - 1])
             own = parts[near] == part
-            if np.any(ndimage.binary_dilation(own) & (around[near] == other)):
+            if np.any(ndimage.binary_dilation(own) & where_label(around[near], other)):
                 around[near][own] = other
     return sides
 

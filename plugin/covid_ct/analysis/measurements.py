@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covid_ct.analysis.findings import BySide, Lesion, LesionKind, Measurements, Side, Thirds
+from covid_ct.analysis.findings import BySide, Lesion, LesionKind, Measurements, Side, Thirds, where_label
 from covid_ct.analysis.lesions import MIN_LESION_ML
 from covid_ct.inference.preprocessing import mask_box
 from covid_ct.series.volume import Volume
@@ -59,11 +59,11 @@ def _count(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.i
     for index, (lung, lesion) in enumerate(zip(lungs, lesions, strict=True)):
         has_lesions = lesion.any()
         for row, side in enumerate(Side):
-            of_side = lung == side
+            of_side = where_label(lung, side)
             counts[index, row, 0] = np.count_nonzero(of_side)
             if has_lesions:
                 for kind in LesionKind:
-                    counts[index, row, kind] = np.count_nonzero(of_side & (lesion == kind))
+                    counts[index, row, kind] = np.count_nonzero(of_side & where_label(lesion, kind))
     counts[:, :, 0] -= counts[:, :, 1:].sum(axis=2)
     return counts
 
@@ -150,7 +150,7 @@ def _blocks(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], side: Side) ->
     for cell, lung, lesion in zip(cells, lungs, lesions, strict=True):
         if not lesion.any():
             continue
-        mask = ((lung == side) & (lesion > 0)).view(np.uint8)
+        mask = (where_label(lung, side) & (lesion > 0)).view(np.uint8)
         for row in range(BLOCK):
             for column in range(BLOCK):
                 part = mask[row::BLOCK, column::BLOCK]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from covid_ct.analysis.findings import LesionKind, Side
+from covid_ct.analysis.findings import LesionKind, Side, where_label
 from covid_ct.phantom.anatomy import Anatomy, build_anatomy
 from covid_ct.phantom.fields import (
     FIELD_OF_VIEW_MM,
@@ -56,13 +56,13 @@ class PhantomTruth:
 
     def lung_volume_ml(self, side: Side | None = None) -> float:
         """Volume in ml of one lung, or of both."""
-        return self.voxel_ml * float(np.count_nonzero(self.lungs if side is None else self.lungs == side))
+        return self.voxel_ml * float(np.count_nonzero(self.lungs if side is None else where_label(self.lungs, side)))
 
     def lesion_volume_ml(self, kind: LesionKind | None = None, side: Side | None = None) -> float:
         """Volume in ml of lesions: of one kind or both, in one lung or both."""
-        chosen = self.lesions > 0 if kind is None else self.lesions == kind
+        chosen = self.lesions > 0 if kind is None else where_label(self.lesions, kind)
         if side is not None:
-            chosen = chosen & (self.lungs == side)
+            chosen = chosen & where_label(self.lungs, side)
         return self.voxel_ml * float(np.count_nonzero(chosen))
 
     def to_dict(self) -> dict[str, dict[str, float]]:

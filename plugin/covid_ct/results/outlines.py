@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covid_ct.analysis.findings import Findings, Lesion, Side
+from covid_ct.analysis.findings import Findings, Lesion, Side, where_label
 from covid_ct.series.volume import Volume
 
 MAX_POINTS = 8191
@@ -29,7 +29,7 @@ def part_of_lesion(volume: Volume, findings: Findings, lesion: Lesion) -> NDArra
     """
     side = Side[lesion.side.upper()]
     index = lesion.slice_index
-    mask: NDArray[np.bool_] = (findings.lesions[index] > 0) & (findings.lungs[index] == side)
+    mask: NDArray[np.bool_] = (findings.lesions[index] > 0) & where_label(findings.lungs[index], side)
     # Corners connect, as they do where single lesions are told apart.
     parts, count = ndimage.label(mask, np.ones((3, 3)))
     if count <= 1:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from covid_ct.analysis.findings import Findings
+from covid_ct.analysis.findings import Findings, where_label
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.series.volume import Volume
 
@@ -163,8 +163,8 @@ def picture_of(plane: Plane, pixels_per_mm: float) -> Image.Image:
     colored = np.repeat(grey[:, :, None], 3, axis=2)
     _outline(colored, smooth(plane.lungs > 0), LUNG_COLOR)
     for label, structure in STRUCTURES_OF_LESIONS.items():
-        if (plane.lesions == label).any():
-            mask = smooth(plane.lesions == label)
+        if (lesion := where_label(plane.lesions, label)).any():
+            mask = smooth(lesion)
             _tint(colored, mask, structure.color)
             _outline(colored, mask, structure.color)
     return Image.fromarray(colored)
