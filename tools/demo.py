@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from covid_ct.phantom import PhantomOptions, PhantomTruth, make_phantom, write_folder
+from covid_ct.results import overlay
 from tools.orthanc_server import OrthancError, OrthancServer
 
 STABLE_AGE_S = 2
@@ -51,8 +52,9 @@ def _demonstrate(server: OrthancServer, ct: Path | None, once: bool, scratch: Pa
     series = _send(server, ct)
     job = _wait(server, series)
     print(_describe(job, truth))
-    print(f"\nOrthanc answers at {server.url}/app/explorer.html#series?uuid={series}")
-    print(f"Findings as JSON:   {server.url}/covid/series/{series}")
+    print(f"\nCT with overlay:   {server.url}/covid/app/results.html?series={series}")
+    print(f"Orthanc Explorer:  {server.url}/app/explorer.html#series?uuid={series}")
+    print(f"Findings as JSON:  {server.url}/covid/series/{series}")
     if not once:
         print("Ctrl-C ends the demo and removes its storage.", flush=True)
         assert server.process is not None
@@ -127,7 +129,9 @@ def _describe(job: dict[str, Any], truth: PhantomTruth | None) -> str:
     lines += [f"Warning: {warning}" for warning in findings["warnings"]]
     lines.append("For research and teaching use only. Not for diagnosis.")
     lines += ["", f"Job {job['ID']} took {job['EffectiveRuntime']:.1f} s. Results in the same study:"]
-    lines += [f"  {result['Kind']:24} {result['ID']}" for result in job["Content"]["Results"]]
+    images = [result for result in job["Content"]["Results"] if result["Kind"].startswith(overlay.NAME)]
+    lines += [f"  {result['Kind']:24} {result['ID']}" for result in job["Content"]["Results"] if result not in images]
+    lines += [f"  {f'{overlay.NAME} ({len(images)} images)':24} series {images[0]['ParentSeries']}"]
     return "\n".join(lines)
 
 
