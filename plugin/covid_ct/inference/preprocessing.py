@@ -281,7 +281,7 @@ def prepare_slices(
     NDArray[np.float32]
         Shape (slices, *size).
     """
-    clipped = np.clip(hu, clip_hu[0], clip_hu[1])
+    clipped = np.clip(hu, np.float32(clip_hu[0]), np.float32(clip_hu[1]))
     return scale_intensities(resize(clipped, size, interpolation), clip_hu, scale_to, standardise)
 
 

@@ -102,7 +102,7 @@ class Scan:
         for start in range(0, box.shape[0], SLICES_AT_ONCE):
             stop = min(start + SLICES_AT_ONCE, box.shape[0])
             part = self._cut(model_input, range(box.slices[0] + start, box.slices[0] + stop), box)
-            part = np.clip(part, *model_input.clip_hu)
+            part = np.clip(part, *map(np.float32, model_input.clip_hu))
             share = depth[:, start:stop]
             touched = np.unique(share.nonzero()[0])
             if touched.size:

@@ -152,7 +152,7 @@ class Model:
             raise self._error(f"answers in the shape {answer.shape} where its manifest promises {expected}")
         probabilities = _activate(answer.astype(np.float32, copy=False), self.manifest.output.activation)
         # A sum is NaN or infinite as soon as one of its parts is.
-        if not np.isfinite(probabilities.sum(dtype=np.float64)):
+        if not np.isfinite(probabilities.sum()):
             raise self._error("answers with values that are no numbers (NaN or infinite)")
         return probabilities
 
@@ -221,7 +221,8 @@ def _fill_up(array: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 def _activate(answer: NDArray[np.float32], activation: str) -> NDArray[np.float32]:
     """Probabilities from logits; may overwrite them."""
     if activation == "softmax":
-        answer = np.exp(answer - answer.max(axis=1, keepdims=True))
+        answer -= answer.max(axis=1, keepdims=True)
+        np.exp(answer, out=answer)
         answer /= answer.sum(axis=1, keepdims=True)
     elif activation == "sigmoid":
         # The clip keeps exp from overflowing and changes nothing that a float32 can tell from 0 or 1.

@@ -47,7 +47,7 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
     Returns
     -------
     NDArray
-        Shape (rows, columns), 16-bit integers, signed as PixelRepresentation says.
+        Shape (rows, columns), 16-bit integers, signed as PixelRepresentation says; always the caller's own.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
         if not isinstance(pixels, bytes) or len(pixels) < needed:
             length = len(pixels) if isinstance(pixels, bytes) else 0
             raise bad_pixels(header, f"it holds {length} bytes of pixels where {needed} are needed")
-        values = np.frombuffer(pixels, native, shape[0] * shape[1]).reshape(shape).astype(np.uint16, copy=False)
+        values = np.frombuffer(pixels, native, shape[0] * shape[1]).reshape(shape).astype(np.uint16)
     else:
         try:
             decoded = decode(content)
@@ -76,7 +76,10 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
     # Bits above BitsStored are no part of the value; shifting there and back fills them with the sign, or with zero.
     unused = 16 - stored
     values = values.view(np.int16 if signed else np.uint16)
-    return (values << unused) >> unused if unused else values
+    if unused:
+        values <<= unused
+        values >>= unused
+    return values
 
 
 def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]:
@@ -86,7 +89,7 @@ def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]
     ----------
     header: Dataset
     stored: NDArray
-        Shape (rows, columns), from `stored_values`.
+        Shape (rows, columns), from `stored_values`. Overwritten.
 
     Returns
     -------
@@ -110,7 +113,8 @@ def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]
     if slope == 1 and intercept.is_integer():
         # What is below air could fall out of 16 bits; all the rest is known to fit.
         lowest = max(AIR_HU - int(intercept), np.iinfo(stored.dtype).min)
-        units = np.maximum(stored, lowest).view(np.int16) + np.int16(intercept)
+        units = np.maximum(stored, lowest, out=stored).view(np.int16)
+        units += np.int16(intercept)
     else:
         units = np.maximum(np.rint(stored * slope + intercept), AIR_HU).astype(np.int16)
     if padded is not None:
