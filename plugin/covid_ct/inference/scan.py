@@ -97,12 +97,13 @@ class Scan:
                 max(1, round(count * have / want))
                 for count, have, want in zip(box.shape, self.spacing, model_input.spacing_mm, strict=True)
             )
+        low, high = map(np.float32, model_input.clip_hu)
         depth = axis_weights(box.shape[0], (0, box.shape[0]), slices, model_input.interpolation)
         volume = np.zeros((slices, rows * columns), np.float32)
         for start in range(0, box.shape[0], SLICES_AT_ONCE):
             stop = min(start + SLICES_AT_ONCE, box.shape[0])
             part = self._cut(model_input, range(box.slices[0] + start, box.slices[0] + stop), box)
-            part = np.clip(part, *map(np.float32, model_input.clip_hu))
+            part = np.clip(part, low, high)
             share = depth[:, start:stop]
             touched = np.unique(share.nonzero()[0])
             if touched.size:
