@@ -26,6 +26,25 @@ analyze: .venv/ready ## analyse CT=folder of DICOM files without Orthanc, result
 
 # Files of tests side by side; those of one file share their server and follow each other.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
+# No prerequisites: the program gets Python packages of its own, and needs no internet with WHEELS=folder.
+INSTALLATION = $(if $(ORTHANC_CONFIG),--orthanc-config "$(ORTHANC_CONFIG)")
+.PHONY: install
+install: ## install into this Debian's Orthanc, or upgrade (PREFIX=/opt/covid-ct, ORTHANC_CONFIG=/etc/orthanc, WHEELS=folder)
+	@$(SYSTEM_PYTHON) -m tools.install install $(if $(PREFIX),--prefix "$(PREFIX)") $(if $(WHEELS),--wheels "$(WHEELS)") $(INSTALLATION)
+	@$(SYSTEM_PYTHON) -m tools.doctor $(INSTALLATION)
+
+.PHONY: uninstall
+uninstall: ## leave this Debian's Orthanc as it was; images, results and jobs are kept (PREFIX=, ORTHANC_CONFIG=)
+	@$(SYSTEM_PYTHON) -m tools.install uninstall $(if $(PREFIX),--prefix "$(PREFIX)") $(INSTALLATION)
+
+.PHONY: doctor
+doctor: ## tell what is missing or wrong in an installation (ORTHANC_CONFIG=/etc/orthanc)
+	@$(SYSTEM_PYTHON) -m tools.doctor $(INSTALLATION)
+
+.PHONY: explorer2-config
+explorer2-config: ## print the configuration that gives Orthanc Explorer 2 its buttons
+	@$(SYSTEM_PYTHON) -m tools.explorer2
+
 .PHONY: test
 test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthanc
 	@echo "Checking style and types"

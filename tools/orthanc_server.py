@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tools.orthanc_configuration import read_json_with_comments
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGURATION = REPOSITORY / "orthanc.json"
 
@@ -23,20 +24,9 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 90.0
 """Longest time that Orthanc may take to end, in seconds."""
 
-COMMENTED_JSON = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
-"""Texts and comments of Orthanc's JSON."""
-
 
 class OrthancError(Exception):
     """Raised if Orthanc does not start, or answers with an error; says what to do."""
-
-
-def read_json_with_comments(path: Path) -> dict[str, Any]:
-    """Orthanc's kind of JSON: with comments in the manner of C++."""
-    text = COMMENTED_JSON.sub(lambda match: match[1] or "", path.read_text(encoding="utf-8"))
-    document = json.loads(text)
-    assert isinstance(document, dict)
-    return document
 
 
 def free_port(wanted: int = 0) -> int:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from covid_ct.server.configuration import KEYS, REPOSITORY, ConfigurationError, read_configuration
-from tools.orthanc_server import CONFIGURATION, read_json_with_comments
+from tools.orthanc_configuration import read_json_with_comments
+from tools.orthanc_server import CONFIGURATION
 
 
 def test_defaults() -> None:

@@ -1,0 +1,112 @@
+"""An Orthanc with this plugin as it is installed on this machine: where its parts are, and which versions they have."""
+
+import base64
+import json
+import re
+import shutil
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tools.orthanc_configuration import ConfigurationFiles
+
+PYTHON_PLUGIN = "libOrthancPython.so"
+
+THIS_MACHINE = ssl._create_unverified_context()  # noqa: S323 - a certificate is for the name that others use
+"""How Orthanc is asked over HTTPS: on loopback its certificate cannot fit."""
+
+ANSWER_TIMEOUT_S = 10.0
+"""Longest wait for an answer of a running Orthanc, in seconds."""
+
+
+def version(text: str) -> tuple[int, ...]:
+    """The numbers of a version, such as (1, 10, 1); none where it is no release."""
+    match = re.search(r"\d+(\.\d+)+", text)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+class Installation:
+    """Looks up one thing at a time; what is not there is None or empty.
+
+    Parameters
+    ----------
+    files: ConfigurationFiles
+        Orthanc's configuration.
+    """
+
+    def __init__(self, files: ConfigurationFiles) -> None:
+        self.files = files
+
+    @cached_property
+    def orthanc_version(self) -> str:
+        """Version of the program `Orthanc`, empty where there is no such program."""
+        program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
+        if not Path(program).exists():
+            return ""
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+        return ".".join(map(str, version(answer.partition("\n")[0])))
+
+    @cached_property
+    def python_plugin(self) -> Path | None:
+        """File of Orthanc's Python plugin, as the configuration's Plugins name it or its folder."""
+        for name in self.files.values.get("Plugins", []):
+            path = self.files.resolve(str(name))
+            candidate = path / PYTHON_PLUGIN if path.is_dir() else path
+            if candidate.name == PYTHON_PLUGIN and candidate.exists():
+                return candidate
+        return None
+
+    @cached_property
+    def python_plugin_version(self) -> tuple[int, ...]:
+        """Version of Orthanc's Python plugin: of a running one, or as Debian's file names tell it."""
+        running = self.ask("/plugins/python")
+        if isinstance(running, dict):
+            return version(str(running.get("Version", "")))
+        return version(self.python_plugin.resolve().name) if self.python_plugin else ()
+
+    @cached_property
+    def python_version(self) -> str:
+        """Version of the Python that the plugin embeds, such as 3.11."""
+        if self.python_plugin is None:
+            return ""
+        match = re.search(rb"libpython(3\.\d+)", self.python_plugin.read_bytes())
+        return match[1].decode() if match else ""
+
+    @cached_property
+    def script(self) -> Path | None:
+        """The Python script that Orthanc loads."""
+        name = self.files.values.get("PythonScript")
+        return self.files.resolve(str(name)) if name else None
+
+    @cached_property
+    def packages(self) -> Path | None:
+        """Folder in which plugin/covid.py looks for Python packages."""
+        folder = f".venv/lib/python{self.python_version}/site-packages"
+        return self.script.parent.parent / folder if self.script else None
+
+    @cached_property
+    def system(self) -> dict[str, Any] | None:
+        """`/system` of the running Orthanc, None where none answers."""
+        answer = self.ask("/system")
+        return answer if isinstance(answer, dict) and "DicomAet" in answer else None
+
+    def ask(self, path: str) -> Any:
+        """The answer of a running Orthanc: a document, or the HTTP status of an error, or None where none answers."""
+        values = self.files.values
+        scheme = "https" if values.get("SslEnabled") else "http"
+        url = f"{scheme}://127.0.0.1:{values.get('HttpPort', 8042)}{path}"
+        request = urllib.request.Request(url)  # noqa: S310 - never a file
+        for user, password in list(values.get("RegisteredUsers", {}).items())[:1]:
+            token = base64.b64encode(f"{user}:{password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S, context=THIS_MACHINE) as answer:  # noqa: S310
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code
+        except (OSError, ValueError):
+            return None
