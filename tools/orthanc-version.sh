@@ -11,7 +11,7 @@ case $version in
     exit 1
     ;;
 esac
-[ -e "$folder/.ready" ] && exit 0
+[ -e "$folder/.ready" ] && [ -e "$folder/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so" ] && exit 0
 if [ "$(id -u)" != 0 ]; then
     echo "Only root can set up another Debian release in a folder; run this as root." >&2
     exit 1
@@ -32,7 +32,7 @@ if ! {
         echo 'Acquire::Check-Valid-Until "false";' >"$folder/etc/apt/apt.conf.d/90valid-until" &&
         chroot "$folder" apt-get update --quiet &&
         chroot "$folder" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends \
-            orthanc orthanc-python orthanc-dicomweb fonts-dejavu-core
+            orthanc orthanc-python orthanc-dicomweb orthanc-postgresql fonts-dejavu-core
 } >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     echo "Debian $release could not be set up; the whole log is $log." >&2

@@ -1,19 +1,24 @@
 """The server's parts put together over a fake Orthanc, without threads."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from covid_ct.server.configuration import Configuration
-from covid_ct.server.database import Database
+from covid_ct.server.database import Database, SqliteDatabase
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.intake import Intake
-from covid_ct.server.jobs import JobStore
+from covid_ct.server.job_store import JobStore
 from covid_ct.server.pacs import Pacs
+from covid_ct.server.postgresql import PostgresqlDatabase
+from tests.postgresql import PROGRAMS, PostgresqlServer
 from tests.series.images import encode, make_series
 from tests.server.fake_orthanc import FakeOrthanc, orthanc_id
+
+NUMBERS = itertools.count()
 
 
 @dataclass
@@ -38,19 +43,52 @@ class Hospital:
         )
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """One server for all tests; Debian's package `postgresql`, which `make test` installs."""
+    if not PROGRAMS:
+        pytest.skip("PostgreSQL is not installed")
+    server = PostgresqlServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Database]]:
+    """Connects to one database, as an Orthanc does at its start; once in each kind of database."""
+    settings = {}
+    if request.param == "PostgreSQL":
+        settings = request.getfixturevalue("postgresql").make_database(f"test{next(NUMBERS)}")
+    opened: list[Database] = []
+
+    def one() -> Database:
+        path = tmp_path / "state" / "jobs.sqlite"
+        opened.append(PostgresqlDatabase(settings) if settings else SqliteDatabase(path))
+        return opened[-1]
+
+    yield one
+    for database in opened:
+        database.close()
+
+
 @pytest.fixture
-def hospital(tmp_path: Path) -> Iterator[Hospital]:
+def database(connect: Callable[[], Database]) -> Database:
+    return connect()
+
+
+@pytest.fixture
+def hospital(tmp_path: Path, database: Database) -> Hospital:
     orthanc = FakeOrthanc()
     images = make_series()
     for content in encode(images):
         orthanc.store(content)
     log: list[str] = []
-    pacs, database = Pacs(orthanc), Database(tmp_path / "jobs.sqlite")
-    jobs, deliveries = JobStore(database), DeliveryStore(database)
+    pacs = Pacs(orthanc)
+    jobs, deliveries = JobStore(database, "here"), DeliveryStore(database, "here")
     configuration = Configuration(models_folder=tmp_path, state_folder=tmp_path)
     intake = Intake(pacs, database, jobs, deliveries, configuration, "models", log.append)
     first = images[0]
-    yield Hospital(
+    return Hospital(
         orthanc,
         pacs,
         database,
@@ -61,4 +99,3 @@ def hospital(tmp_path: Path) -> Iterator[Hospital]:
         series=orthanc_id(first.StudyInstanceUID, first.SeriesInstanceUID),
         study=orthanc_id(first.StudyInstanceUID),
     )
-    database.close()

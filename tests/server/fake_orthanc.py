@@ -38,6 +38,7 @@ class FakeOrthanc:
         self.jobs: dict[str, Any] = {}
         self.modalities: dict[str, dict[str, Any]] = {}
         self.unstable: set[str] = set()
+        self.last_update = "20260101T000000"
         self.changes: list[dict[str, Any]] = []
         self.log: list[str] = []
         self.routes: dict[str, Callable[..., None]] = {}
@@ -189,6 +190,7 @@ class FakeOrthanc:
             "ID": series,
             "Instances": instances,
             "IsStable": series not in self.unstable,
+            "LastUpdate": self.last_update,
             "MainDicomTags": main_tags(self.headers[instances[0]]),
         }
 

@@ -1,6 +1,6 @@
 import pytest
 
-from covid_ct.server.deliveries import Courier, DeliveryState
+from covid_ct.server.deliveries import Courier, DeliveryState, DeliveryStore
 from covid_ct.server.jobs import Job, Trigger
 from tests.server.conftest import Hospital
 
@@ -13,6 +13,11 @@ def courier(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> Courier:
     return Courier(hospital.deliveries, hospital.pacs, hospital.log.append)
 
 
+def succeed(hospital: Hospital, *results: str) -> None:
+    hospital.jobs.take(0)
+    hospital.jobs.succeed("j1", {}, [{"ID": result} for result in results])
+
+
 def test_nothing_is_sent_before_the_job_has_succeeded(hospital: Hospital, courier: Courier) -> None:
     courier.send_due()
     assert hospital.orthanc.sent == []
@@ -20,7 +25,7 @@ def test_nothing_is_sent_before_the_job_has_succeeded(hospital: Hospital, courie
 
 def test_results_are_sent_once(hospital: Hospital, courier: Courier) -> None:
     hospital.orthanc.modalities = {"pacs": {"AET": "PACS", "Host": "192.0.2.1"}}
-    hospital.jobs.succeed("j1", {}, [{"ID": "a"}, {"ID": "b"}])
+    succeed(hospital, "a", "b")
     courier.send_due()
     courier.send_due()
     assert hospital.orthanc.sent == [("pacs", ["a", "b"])]
@@ -35,11 +40,11 @@ def test_a_failed_delivery_is_told_and_tried_again(
 ) -> None:
     hospital.orthanc.modalities = modalities  # type: ignore[assignment]
     hospital.orthanc.unreachable.add("pacs")
-    hospital.jobs.succeed("j1", {}, [{"ID": "a"}])
+    succeed(hospital, "a")
     courier.send_due()
     (delivery,) = hospital.deliveries.failing()
     assert (delivery.attempts, words in delivery.error) == (1, True)
-    assert hospital.deliveries.due() == [], "it waits for its time"
+    assert hospital.deliveries.take() == [], "it waits for its time"
     assert hospital.jobs["j1"].results == [{"ID": "a"}], "the results stay"
 
 
@@ -47,10 +52,23 @@ def test_a_transfer_that_orthanc_forgot_is_repeated(
     hospital: Hospital, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hospital.orthanc.modalities = {"pacs": {"AET": "PACS", "Host": "192.0.2.1"}}
-    hospital.jobs.succeed("j1", {}, [{"ID": "a"}])
+    succeed(hospital, "a")
     monkeypatch.setattr(hospital.orthanc, "jobs", ForgetfulJobs())
     courier.send_due()
     assert "forgot" in hospital.deliveries.of_job("j1")[0].error
+
+
+def test_one_orthanc_sends_and_another_takes_over_when_it_is_dead(hospital: Hospital, courier: Courier) -> None:
+    succeed(hospital, "a")
+    there = DeliveryStore(hospital.database, "there")
+    assert [ids for _, ids in hospital.deliveries.take()] == [["a"]]
+    there.recover({"here", "there"})
+    assert there.take() == [], "it is on its way"
+    there.recover({"there"})
+    ((delivery, _),) = there.take()
+    hospital.deliveries.retry_later(delivery, "The dead one was only slow.")
+    there.succeed(delivery)
+    assert hospital.deliveries.of_job("j1")[0].state == DeliveryState.SUCCESS
 
 
 class ForgetfulJobs(dict[str, object]):

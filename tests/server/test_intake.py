@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
@@ -70,10 +72,14 @@ def test_our_own_results_ask_for_nothing_even_by_aet(hospital: Hospital) -> None
 
 def test_a_job_that_lost_its_results_begins_anew(hospital: Hospital) -> None:
     job = hospital.intake.ask(hospital.series, Trigger.REST)
-    there = next(iter(hospital.orthanc.instances))
+    result = make_series(1)[0]
+    result.SeriesInstanceUID += ".7"
+    result.SOPInstanceUID += ".7"
+    there = hospital.orthanc.store(encode([result])[0])["ID"]
+    hospital.jobs.take(0)
     hospital.jobs.succeed(job.id, {}, [{"ID": there}])
     assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.SUCCESS
-    hospital.jobs.succeed(job.id, {}, [{"ID": "gone"}])
+    hospital.orthanc.delete(there)
     assert hospital.intake.consider(hospital.series) is not None, "unasked, a person's deletion is respected"
     assert hospital.jobs[job.id].state == State.SUCCESS
     assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
@@ -96,6 +102,17 @@ def test_the_first_sweep_takes_nothing_and_the_next_what_came(hospital: Hospital
     hospital.intake.sweep()
     assert [job.series for job in hospital.jobs.all()] == [series]
     assert hospital.database.mark(CHANGES_MARK) == 40
+
+
+def test_the_sweep_waits_for_a_series_that_another_orthanc_receives(hospital: Hospital) -> None:
+    """To this one it counts as stable."""
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    hospital.orthanc.last_update = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    assert hospital.intake.sweep()
+    assert hospital.jobs.all() == []
+    hospital.orthanc.last_update = "20260101T000000"
+    assert not hospital.intake.sweep()
+    assert [job.series for job in hospital.jobs.all()] == [hospital.series]
 
 
 @pytest.mark.parametrize("identifier", ["1.2.3", "00000000-00000000-00000000-00000000-00000000", "../system"])

@@ -1,25 +1,18 @@
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from covid_ct.server.database import Database
-from covid_ct.server.jobs import MAX_ATTEMPTS, Job, JobStore, State, Trigger
+from covid_ct.server.job_store import MAX_ATTEMPTS, JobStore
+from covid_ct.server.jobs import Job, State, Trigger
 
 JOB = Job("j1", "series-1", "1.2.3", Trigger.REST)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "state" / "jobs.sqlite")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def jobs(database: Database) -> JobStore:
-    return JobStore(database)
+    return JobStore(database, "here")
 
 
 def test_a_job_is_kept_once(jobs: JobStore) -> None:
@@ -35,7 +28,7 @@ def test_the_oldest_is_taken_first_and_once(jobs: JobStore) -> None:
     taken = [jobs.take(0), jobs.take(0), jobs.take(0)]
     assert [job and job.id for job in taken] == ["b", "a", None]
     assert taken[0] is not None
-    assert (taken[0].state, taken[0].attempts) == (State.RUNNING, 1)
+    assert (taken[0].state, taken[0].attempts, taken[0].server) == (State.RUNNING, 1, "here")
 
 
 def test_fields_are_those_of_orthanc(jobs: JobStore) -> None:
@@ -60,38 +53,38 @@ def test_fields_are_those_of_orthanc(jobs: JobStore) -> None:
 
 def test_success_keeps_findings_and_results(jobs: JobStore) -> None:
     jobs.add(JOB)
+    jobs.take(0)
     jobs.succeed("j1", {"covid_probability": 0.5}, [{"Kind": "report", "ID": "i"}])
     assert jobs["j1"].findings == {"covid_probability": 0.5}
     assert jobs["j1"].to_dict()["Content"]["Results"] == [{"Kind": "report", "ID": "i"}]
     assert jobs["j1"].to_dict()["Progress"] == 100
 
 
-def test_a_job_that_ran_at_a_crash_waits_again_and_is_set_aside_at_the_second(tmp_path: Path) -> None:
+def test_a_job_that_ran_at_a_crash_waits_again_and_is_set_aside_at_the_second(connect: Callable[[], Database]) -> None:
     for crash in (1, 2):
-        database = Database(tmp_path / "jobs.sqlite")
-        jobs = JobStore(database)
+        jobs = JobStore(connect(), f"start {crash}")
         jobs.add(JOB)
-        jobs.recover()
+        jobs.recover({f"start {crash}"})
         assert (jobs["j1"].state, jobs["j1"].stage) == (State.PENDING, "waiting"), "not the stage of the last attempt"
         assert jobs["j1"].crashes == crash - 1
         jobs.take(0)
         jobs.enter("j1", "lesions")
-        database.close()
-    database = Database(tmp_path / "jobs.sqlite")
-    jobs = JobStore(database)
-    jobs.recover()
+    jobs = JobStore(connect(), "start 3")
+    (recovered,) = jobs.recover({"start 3"})
+    assert (recovered.state, recovered.server) == (State.FAILURE, "start 2")
     assert (jobs["j1"].state, jobs["j1"].reason) == (State.FAILURE, "CrashedRepeatedly")
     assert '"lesions"' in jobs["j1"].error
-    database.close()
 
 
-def test_a_crash_while_results_are_stored_is_not_the_fault_of_the_series(jobs: JobStore) -> None:
-    jobs.add(JOB)
-    for _ in range(5):
+def test_a_crash_while_results_are_stored_is_not_the_fault_of_the_series(connect: Callable[[], Database]) -> None:
+    for start in map(str, range(5)):
+        jobs = JobStore(connect(), start)
+        jobs.add(JOB)
+        jobs.recover({start})
         jobs.take(0)
         jobs.enter("j1", "storing")
-        jobs.recover()
-    assert jobs["j1"].state == State.PENDING
+    jobs.recover({})
+    assert (jobs["j1"].state, jobs["j1"].crashes) == (State.PENDING, 0)
 
 
 def test_a_failing_job_is_tried_again_later_and_then_given_up(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +93,14 @@ def test_a_failing_job_is_tried_again_later_and_then_given_up(jobs: JobStore, mo
         job = jobs.take(0)
         assert job is not None
         assert job.attempts == attempt
-        jobs.retry_later(job, "InternalError", "The disk is full.")
-        assert jobs.take(0) is None, "it waits for its time"
-        monkeypatch.setattr("covid_ct.server.jobs.due_after", lambda attempts: "")
-        if attempt < MAX_ATTEMPTS:
+        with monkeypatch.context() as patch:
+            if attempt > 1:
+                patch.setattr("covid_ct.server.job_store.due_after", lambda attempts: "")
             jobs.retry_later(job, "InternalError", "The disk is full.")
-            monkeypatch.undo()
+        if attempt == 1:
+            assert jobs["j1"].state == State.RETRY
+            assert jobs.take(0) is None, "it waits for its time"
+            jobs._change(jobs["j1"], not_before="")
     assert (jobs["j1"].state, jobs["j1"].error) == (State.FAILURE, "The disk is full.")
 
 
@@ -114,7 +109,7 @@ def test_stopping_puts_a_job_back_as_if_it_had_not_begun(jobs: JobStore) -> None
     job = jobs.take(0)
     assert job is not None
     jobs.put_back(job)
-    assert (jobs["j1"].state, jobs["j1"].attempts) == (State.PENDING, 0)
+    assert (jobs["j1"].state, jobs["j1"].attempts, jobs["j1"].server) == (State.PENDING, 0, "")
 
 
 def test_cancel(jobs: JobStore) -> None:
@@ -125,6 +120,27 @@ def test_cancel(jobs: JobStore) -> None:
     assert not jobs.is_cancelled("j1")
     assert jobs.cancel("j1").state == State.RUNNING
     assert jobs.is_cancelled("j1")
+
+
+def test_a_running_job_does_not_begin_anew(jobs: JobStore) -> None:
+    jobs.add(JOB)
+    jobs.take(0)
+    assert jobs.requeue("j1").state == State.RUNNING
+
+
+def test_a_taking_that_the_database_did_not_confirm_is_undone(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection broke after the change and before the answer."""
+    jobs.add(JOB)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "__getitem__", lambda self, job_id: (_ for _ in ()).throw(OSError))
+        with pytest.raises(OSError):  # noqa: PT011
+            jobs.take(0)
+    assert jobs["j1"].state == State.RUNNING
+    jobs.recover({"here"})
+    assert (jobs["j1"].state, jobs["j1"].crashes) == (State.PENDING, 0)
+    jobs.take(0)
+    jobs.recover({"here"})
+    assert jobs["j1"].state == State.RUNNING, "this one was heard of"
 
 
 def test_marks(database: Database) -> None:

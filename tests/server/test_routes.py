@@ -1,10 +1,10 @@
 import json
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from covid_ct.server.database import DatabaseError
 from covid_ct.server.routes import PATHS, Routes
 from tests.server.conftest import Hospital
 
@@ -84,7 +84,7 @@ def test_an_act_wants_json_and_an_ended_job(routes: Routes, hospital: Hospital) 
 
 def test_a_full_disk_is_told(routes: Routes, hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise DatabaseError("database or disk is full")
 
     monkeypatch.setattr(hospital.database, "change", fail)
     status, answer = ask(routes, "analyze", **post(hospital.series))

@@ -60,10 +60,10 @@ def test_results_appear_whole_or_not_at_all(outbox: Outbox) -> None:
 
 
 def test_tidying_keeps_what_is_still_to_be_stored(outbox: Outbox) -> None:
-    for name in ("waiting", "done", "half.unfinished", "half.stored"):
+    for name in ("waiting", "done", "half.unfinished", "waiting.stored", "elsewhere.unfinished"):
         (outbox.folder / name).mkdir(parents=True)
-    outbox.tidy({"waiting": False, "done": True}.__getitem__)
-    assert [path.name for path in outbox.folder.iterdir()] == ["waiting"]
+    outbox.tidy({"waiting": State.PENDING, "done": State.SUCCESS, "elsewhere": State.RUNNING}.get)
+    assert {path.name for path in outbox.folder.iterdir()} == {"waiting", "elsewhere.unfinished"}
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,14 @@ def test_a_worker_outlives_a_database_that_fails(
     job = hospital.intake.ask(hospital.series, Trigger.REST)
     change, calls = hospital.database.change, []
 
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any) -> list[Any]:
         calls.append(arguments)
         if len(calls) in (2, 3):
             raise OSError(errno.ENOSPC, "the disk is full")
-        change(*arguments)
+        rows = change(*arguments)
         if hospital.jobs[job.id].state == State.RETRY:
             worker.stop()
+        return rows
 
     monkeypatch.setattr(hospital.database, "change", fail)
     worker._analyse = lambda _: (_ for _ in ()).throw(MemoryError())  # type: ignore[assignment,method-assign]

@@ -3,8 +3,10 @@
 import json
 import logging
 import queue
+import socket
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable
 from importlib import resources
@@ -16,15 +18,19 @@ from covid_ct import RESEARCH_USE_ONLY, __version__
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.errors import CovidCtError
 from covid_ct.server.configuration import PROVIDERS, Configuration, read_configuration
-from covid_ct.server.database import Database
+from covid_ct.server.database import Database, SqliteDatabase
 from covid_ct.server.deliveries import Courier, DeliveryStore
 from covid_ct.server.intake import Intake
-from covid_ct.server.jobs import JobStore, State
+from covid_ct.server.job_store import JobStore
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import NotFoundError, Pacs
 from covid_ct.server.routes import Routes
 from covid_ct.server.sdk import Orthanc
+from covid_ct.server.servers import Caretaker, Servers
 from covid_ct.server.worker import Outbox, Worker
+
+SQLITE_FILE = "jobs.sqlite"
+"""Database of an Orthanc that shares none, in the state folder."""
 
 SWEEP_S = 60.0
 """How often, in seconds, Orthanc's list of changes is read for series whose event was lost."""
@@ -118,9 +124,12 @@ class _Analysis:
             engine_cache=configuration.state_folder / "engines",
             run_limit_s=configuration.model_timeout,
         )
-        self._database = Database(configuration.state_folder / "jobs.sqlite")
-        self.jobs = JobStore(self._database)
-        self.deliveries = DeliveryStore(self._database)
+        self._database = _open_database(configuration)
+        me = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._servers = Servers(self._database, me)
+        self.jobs = JobStore(self._database, me)
+        self.deliveries = DeliveryStore(self._database, me)
+        self._caretaker = Caretaker(self._servers, self.jobs, self.deliveries, self._log)
         # The version is part of what makes results, and so of every UID derived from it.
         fingerprint = f"{__version__} {self._analyzer.fingerprint}"
         self.intake = Intake(pacs, self._database, self.jobs, self.deliveries, configuration, fingerprint, self._log)
@@ -147,14 +156,24 @@ class _Analysis:
         """Take up what an earlier run left, then work."""
         for warning in self._analyzer.warnings:
             self._log(warning)
-        self.jobs.recover()
-        self._outbox.tidy(self._needs_no_outbox)
+        self._carefully(lambda _: self._take_up(), "What an earlier run left")
         for thread in self._threads:
             thread.start()
 
+    def _take_up(self) -> None:
+        before = self._configuration.state_folder / SQLITE_FILE
+        if self._database.shared and before.exists():
+            # From before this Orthanc came to share a database.
+            source = SqliteDatabase(before)
+            self._database.copy_jobs(source)
+            source.close()
+            before.rename(before.with_suffix(".moved"))
+        self._caretaker.look()
+        self._outbox.tidy(lambda job_id: job.state if (job := self.jobs.get(job_id)) else None)
+
     @property
     def _threads(self) -> tuple[threading.Thread, ...]:
-        return (self._listener, *self._workers, self._courier)
+        return (self._listener, *self._workers, self._courier, self._caretaker)
 
     def stop(self) -> None:
         """End all threads; jobs that have not ended go on after the next start."""
@@ -162,16 +181,14 @@ class _Analysis:
         for worker in self._workers:
             worker.stop()
         self._courier.stop()
+        self._caretaker.stop()
         self._database.wake()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(STOP_TIMEOUT_S)
         if not any(thread.is_alive() for thread in self._threads):
+            self._carefully(lambda _: self._servers.leave(), "The end of this Orthanc")
             self._database.close()
-
-    def _needs_no_outbox(self, job_id: str) -> bool:
-        job = self.jobs.get(job_id)
-        return job is None or job.state == State.SUCCESS
 
     def tell(self, action: Callable[[str], object], resource: str) -> None:
         """Have something done about a resource, soon and on our own thread."""
@@ -194,6 +211,7 @@ class _Analysis:
             "Automatic": self._configuration.automatic,
             "AETitles": list(self._configuration.aet_titles),
             "Destinations": list(self._configuration.destinations),
+            "Servers": sorted(self._servers.alive()),
             "Jobs": self.jobs.count(),
             "FailingDeliveries": [{"Job": one.job, **one.to_dict()} for one in self.deliveries.failing()],
             "LastErrors": [
@@ -202,29 +220,45 @@ class _Analysis:
         }  # fmt: skip
 
     def _listen(self) -> None:
-        self._carefully(lambda _: self.intake.sweep(), "")
+        pause = self._sweep()
         swept = time.monotonic()
         while True:
             try:
-                told = self._told.get(timeout=SWEEP_S)
+                told = self._told.get(timeout=pause)
             except queue.Empty:
                 told = (lambda _: None, "")
             if told is None:
                 return
             self._carefully(*told)
-            self._carefully(lambda _: self._metrics.count(), "")
-            if time.monotonic() - swept > SWEEP_S:
-                self._carefully(lambda _: self.intake.sweep(), "")
+            self._carefully(lambda _: self._metrics.count(), "Orthanc's metrics")
+            if time.monotonic() - swept > pause:
+                pause = self._sweep()
                 swept = time.monotonic()
 
-    def _carefully(self, action: Callable[[str], object], resource: str) -> None:
-        """Do something of which no failure may end the listening."""
+    def _sweep(self) -> float:
+        """Sweep; how long until the next time, in seconds."""
+        arriving = self._carefully(lambda _: self.intake.sweep(), "Orthanc's list of changes")
+        return min(SWEEP_S, self._configuration.stable_age + 1.0) if arriving else SWEEP_S
+
+    def _carefully(self, action: Callable[[str], object], resource: str) -> object:
+        """Do something of which no failure may end the listening; what comes of it, or nothing."""
         try:
-            action(resource)
+            return action(resource)
         except NotFoundError:
             self._log(f"{resource} was deleted before it was considered")
         except Exception as error:  # noqa: BLE001 - one bad resource must not silence all later ones
             self._orthanc.LogError(f"covid-ct: {resource} could not be considered: {type(error).__name__}: {error}")
+        return None
 
     def _log(self, line: str) -> None:
         self._orthanc.LogWarning(f"covid-ct: {line}")
+
+
+def _open_database(configuration: Configuration) -> Database:
+    """The database that Orthanc's own index is in where that can be shared, or else a file."""
+    if configuration.postgresql is None:
+        return SqliteDatabase(configuration.state_folder / SQLITE_FILE)
+    # Brings PostgreSQL's and OpenSSL's libraries into the process, so not where nobody needs it.
+    from covid_ct.server.postgresql import PostgresqlDatabase
+
+    return PostgresqlDatabase(configuration.postgresql)

@@ -24,6 +24,12 @@ KEYS = frozenset({
 STORAGE_DEFAULT = "OrthancStorage"
 """Orthanc's own default of `StorageDirectory`."""
 
+STABLE_AGE_DEFAULT_S = 60
+"""Orthanc's own default of `StableAge`."""
+
+POSTGRESQL_KEYS = {"Host": "host", "Port": "port", "Database": "dbname", "Username": "user", "Password": "password"}
+"""Keys of the section `PostgreSQL` of Orthanc's plugin, and libpq's keywords of the same."""
+
 
 class ConfigurationError(CovidCtError):
     """Raised if the section `CovidCt` holds what it should not."""
@@ -57,6 +63,10 @@ class Configuration:
         Number of the GPU to be used, as CUDA counts. Default: 0.
     model_timeout: int
         Longest time in seconds that one run of a network may take before the analysis fails. Default: 300.
+    stable_age: int
+        Orthanc's own StableAge: seconds without a new image after which a series counts as complete.
+    postgresql: Mapping[str, str] | None
+        How Orthanc connects to PostgreSQL, in libpq's keywords, where its index is there; from Orthanc's own section.
     """
 
     models_folder: Path
@@ -70,6 +80,8 @@ class Configuration:
     providers: tuple[str, ...] = ()
     gpu: int = 0
     model_timeout: int = int(RUN_LIMIT_S)
+    stable_age: int = STABLE_AGE_DEFAULT_S
+    postgresql: Mapping[str, str] | None = None
 
 
 PROVIDERS = {
@@ -115,7 +127,18 @@ def read_configuration(orthanc: Mapping[str, Any]) -> Configuration:
         providers=tuple(_provider(name) for name in _texts(section, "Providers", ())),
         gpu=_number(section, "Gpu", default=0, low=0, high=63),
         model_timeout=_number(section, "ModelTimeout", default=int(RUN_LIMIT_S), low=1, high=86_400),
+        stable_age=int(orthanc.get("StableAge", STABLE_AGE_DEFAULT_S)),
+        postgresql=_postgresql(orthanc.get("PostgreSQL", {})),
     )
+
+
+def _postgresql(section: Mapping[str, Any]) -> dict[str, str] | None:
+    if not section.get("EnableIndex", False):
+        return None
+    if uri := section.get("ConnectionUri"):
+        return {"dsn": str(uri)}
+    settings = {keyword: str(section[key]) for key, keyword in POSTGRESQL_KEYS.items() if section.get(key)}
+    return settings | ({"sslmode": "require"} if section.get("EnableSsl", False) else {})
 
 
 def _wrong(key: str, value: object, wanted: str) -> ConfigurationError:

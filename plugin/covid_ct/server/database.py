@@ -1,63 +1,94 @@
-"""The SQLite file beside Orthanc's storage in which accepted work is kept."""
+"""Where accepted work is kept: a file beside Orthanc's storage, or the PostgreSQL that several Orthancs share."""
 
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from covid_ct.errors import CovidCtError
+
 TIME_FORMAT = "%Y%m%dT%H%M%S.%f"
 """Orthanc's notation of times, which sort as texts; ours are UTC."""
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, series TEXT, series_uid TEXT, trigger TEXT, state TEXT, stage TEXT, progress REAL,
-    created TEXT, started TEXT, completed TEXT, attempts INTEGER, crashes INTEGER, reason TEXT, error TEXT,
-    not_before TEXT, findings TEXT, results TEXT
-);
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
-CREATE TABLE IF NOT EXISTS deliveries (
-    job TEXT, destination TEXT, state TEXT, attempts INTEGER, error TEXT, not_before TEXT,
-    PRIMARY KEY (job, destination)
-);
-CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER);
-"""
+TABLES = {
+    "jobs": {
+        "id": "TEXT PRIMARY KEY", "series": "TEXT", "series_uid": "TEXT", "trigger": "TEXT", "state": "TEXT",
+        "stage": "TEXT", "progress": "DOUBLE PRECISION", "created": "TEXT", "started": "TEXT", "completed": "TEXT",
+        "attempts": "INTEGER", "crashes": "INTEGER", "reason": "TEXT", "error": "TEXT", "not_before": "TEXT",
+        "findings": "TEXT", "results": "TEXT", "server": "TEXT DEFAULT ''", "cancelled": "INTEGER DEFAULT 0",
+    },
+    "deliveries": {
+        "job": "TEXT", "destination": "TEXT", "state": "TEXT", "attempts": "INTEGER", "error": "TEXT",
+        "not_before": "TEXT", "server": "TEXT DEFAULT ''",
+    },
+    "marks": {"name": "TEXT PRIMARY KEY", "value": "BIGINT"},
+    "servers": {"id": "TEXT PRIMARY KEY", "beats": "BIGINT"},
+}  # fmt: skip
+"""Columns of each table, in words that both databases know."""
+
+SCHEMA = "".join(
+    f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())});\n"
+    for table, columns in TABLES.items()
+) + (
+    "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);\n"
+    "CREATE UNIQUE INDEX IF NOT EXISTS deliveries_of_job ON deliveries (job, destination);\n"
+)
 
 
-class Database:
-    """One SQLite file, safe to use from any thread.
+class DatabaseError(CovidCtError):
+    """Raised if the database can keep or find nothing, such as on a full disk."""
 
-    Parameters
-    ----------
-    path: Path
-        The file; made where missing.
+
+class Database(ABC):
+    """A database, safe to use from any thread.
 
     Attributes
     ----------
+    shared: bool
+        Whether other Orthancs use it too.
     changed: threading.Condition
-        Held while the file is used, and notified after each change.
+        Held while the database is used, and notified after each change made here.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    shared: bool
+
+    def __init__(self) -> None:
         self.changed = threading.Condition()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        # What a caller was told survives a power cut too.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(SCHEMA)
+
+    @abstractmethod
+    def _execute(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Rows of a statement of its own transaction, in SQL that both databases know, `?` for each value."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Let go of the database."""
 
     def select(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Rows of a query."""
-        with self.changed:
-            return self._connection.execute(statement, tuple(values)).fetchall()
+        """Rows of a query.
 
-    def change(self, statement: str, values: Sequence[object] = ()) -> None:
-        """Change something, on disk when this returns."""
+        Raises
+        ------
+        DatabaseError
+            If the database does not answer.
+        """
         with self.changed:
-            self._connection.execute(statement, tuple(values))
+            return self._execute(statement, values)
+
+    def change(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Change something, on disk when this returns; the rows that `RETURNING` asks for.
+
+        Raises
+        ------
+        DatabaseError
+            If it cannot be kept.
+        """
+        with self.changed:
+            rows = self._execute(statement, values)
             self.changed.notify_all()
+            return rows
 
     def mark(self, name: str) -> int | None:
         """A number kept by name, such as a place in Orthanc's list of changes."""
@@ -66,7 +97,21 @@ class Database:
 
     def set_mark(self, name: str, value: int) -> None:
         """Keep a number by name."""
-        self.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, value))
+        self.change(
+            "INSERT INTO marks (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
+
+    def copy_jobs(self, source: "Database") -> None:
+        """Keep the jobs and deliveries of another database too, but for those that are known."""
+        for table in ("jobs", "deliveries"):
+            columns = ", ".join(TABLES[table])
+            values = ", ".join("?" for _ in TABLES[table])
+            for row in source.select(f"SELECT {columns} FROM {table}"):  # noqa: S608 - constant names
+                self.change(
+                    f"INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING",  # noqa: S608
+                    row,
+                )
 
     def wake(self) -> None:
         """Wake all that wait for a change."""
@@ -74,9 +119,45 @@ class Database:
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Close the file; nothing may be asked afterwards."""
+        """Let go of the database; nothing may be asked afterwards."""
         with self.changed:
-            self._connection.close()
+            self._close()
+
+
+class SqliteDatabase(Database):
+    """One SQLite file of one Orthanc.
+
+    Parameters
+    ----------
+    path: Path
+        The file; made where missing.
+    """
+
+    shared = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # What a caller was told survives a power cut too.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.executescript(SCHEMA)
+        # A file of an earlier version lacks the columns that came later.
+        for table, columns in TABLES.items():
+            known = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+            for name, kind in columns.items():
+                if name not in known:
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+
+    def _execute(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(statement, tuple(values)).fetchall()
+        except sqlite3.Error as error:
+            raise DatabaseError(str(error)) from error
+
+    def _close(self) -> None:
+        self._connection.close()
 
 
 def timestamp(moment: datetime | None = None) -> str:

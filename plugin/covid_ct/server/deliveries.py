@@ -1,9 +1,9 @@
-"""Results on their way to other DICOM nodes: kept on disk until they have arrived."""
+"""Results on their way to other DICOM nodes: kept until they have arrived."""
 
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -63,22 +63,26 @@ class Delivery:
 
 
 class DeliveryStore:
-    """The deliveries of one Orthanc; safe to use from any thread.
+    """The deliveries in a database, as one Orthanc sees them; safe to use from any thread.
 
     Parameters
     ----------
     database: Database
         Where they are kept.
+    me: str
+        Name of this Orthanc since its start, as in `Servers`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, me: str) -> None:
         self._database = database
+        self._me = me
 
     def add(self, job_id: str, destinations: Sequence[str]) -> None:
         """Have the job's results sent to these destinations once it has succeeded."""
         for destination in destinations:
             self._database.change(
-                "INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, 0, '', '')",
+                "INSERT INTO deliveries (job, destination, state, attempts, error, not_before, server) "
+                "VALUES (?, ?, ?, 0, '', '', '') ON CONFLICT DO NOTHING",
                 (job_id, destination, DeliveryState.PENDING),
             )
 
@@ -86,29 +90,49 @@ class DeliveryStore:
         """The deliveries of one job."""
         return self._select("WHERE job = ? ORDER BY destination", (job_id,))
 
-    def due(self) -> list[tuple[Delivery, list[str]]]:
-        """Deliveries to be tried now, each with the Orthanc ids of the results."""
+    def take(self) -> list[tuple[Delivery, list[str]]]:
+        """Deliveries to be tried now and by nobody else, each with the Orthanc ids of the results."""
+        due = (DeliveryState.SUCCESS, timestamp(), State.SUCCESS)
+        where = "state != ? AND not_before <= ? AND job IN (SELECT id FROM jobs WHERE state = ?) AND server = ?"
+        if self._select(f"WHERE {where}", (*due, "")):
+            self._database.change(f"UPDATE deliveries SET server = ? WHERE {where}", (self._me, *due, ""))  # noqa: S608
+        # Among them are those taken earlier whose sending was not begun, for the database failed.
         rows = self._database.select(
             "SELECT d.job, d.destination, d.state, d.attempts, d.error, j.results FROM deliveries d "
-            "JOIN jobs j ON j.id = d.job WHERE j.state = ? AND d.state != ? AND d.not_before <= ? ORDER BY j.completed",
-            (State.SUCCESS, DeliveryState.SUCCESS, timestamp()),
+            "JOIN jobs j ON j.id = d.job WHERE d.state != ? AND d.server = ? ORDER BY j.completed",
+            (DeliveryState.SUCCESS, self._me),
         )
         return [(_delivery(row), [result["ID"] for result in json.loads(row[5])]) for row in rows]
 
     def succeed(self, delivery: Delivery) -> None:
         """Note that everything arrived."""
-        self._database.change(
-            "UPDATE deliveries SET state = ?, error = '' WHERE job = ? AND destination = ?",
-            (DeliveryState.SUCCESS, delivery.job, delivery.destination),
-        )
+        self._release(delivery, state=DeliveryState.SUCCESS, error="")
 
     def retry_later(self, delivery: Delivery, sentence: str) -> None:
         """Note why an attempt failed; the next one follows after a growing delay, for as long as it takes."""
         attempts = delivery.attempts + 1
+        self._release(
+            delivery, state=DeliveryState.RETRY, attempts=attempts, error=sentence, not_before=due_after(attempts)
+        )
+
+    def recover(self, alive: Collection[str]) -> None:
+        """Put back what was on its way where Orthanc died.
+
+        Parameters
+        ----------
+        alive: Collection[str]
+            The Orthancs that live.
+        """
+        for (server,) in self._database.select("SELECT DISTINCT server FROM deliveries WHERE server != ''"):
+            if server not in alive:
+                self._database.change("UPDATE deliveries SET server = '' WHERE server = ?", (server,))
+
+    def _release(self, delivery: Delivery, **values: object) -> None:
+        """Let go of a delivery that was tried here."""
+        assignments = ", ".join(f"{name} = ?" for name in values)
         self._database.change(
-            "UPDATE deliveries SET state = ?, attempts = ?, error = ?, not_before = ? "
-            "WHERE job = ? AND destination = ?",
-            (DeliveryState.RETRY, attempts, sentence, due_after(attempts), delivery.job, delivery.destination),
+            f"UPDATE deliveries SET {assignments}, server = '' WHERE job = ? AND destination = ? AND server = ?",  # noqa: S608
+            (*values.values(), delivery.job, delivery.destination, self._me),
         )
 
     def failing(self) -> list[Delivery]:
@@ -159,12 +183,12 @@ class Courier(threading.Thread):
             try:
                 self.send_due()
             except Exception as error:  # noqa: BLE001 - the thread outlives a full disk; what is due stays due
-                self._log(f"Deliveries cannot be kept on disk: {type(error).__name__}: {error}")
+                self._log(f"Deliveries cannot be kept: {type(error).__name__}: {error}")
 
     def send_due(self) -> None:
         """Have all that is due sent, and wait until it arrived or failed."""
         sending = {}
-        for delivery, instances in self._deliveries.due():
+        for delivery, instances in self._deliveries.take():
             try:
                 sending[delivery] = self._pacs.send(delivery.destination, instances)
             except CovidCtError as error:

@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.series.geometry import arrange
 from covid_ct.series.headers import check_series
 from covid_ct.server.configuration import Configuration
-from covid_ct.server.database import Database
+from covid_ct.server.database import Database, timestamp
 from covid_ct.server.deliveries import DeliveryStore
-from covid_ct.server.jobs import Job, JobStore, State, Trigger
+from covid_ct.server.job_store import JobStore
+from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
 from covid_ct.server.requests import AnalyzeRequest
 
@@ -136,8 +138,8 @@ class Intake:
             if refusal is None or refusal.reason != Reason.OWN_RESULT
         ]
 
-    def sweep(self) -> None:
-        """Consider all series that came since the last sweep.
+    def sweep(self) -> bool:
+        """Consider all series that came since the last sweep; whether some are still arriving.
 
         A series' event is lost where Orthanc ends before it is stable; Orthanc's list of changes is not. On the very
         first start only what comes from now on is considered: nobody wants the whole archive analysed.
@@ -145,7 +147,7 @@ class Intake:
         mark = self.database.mark(CHANGES_MARK)
         if mark is None:
             self.database.set_mark(CHANGES_MARK, self.pacs.last_change())
-            return
+            return False
         touched: dict[str, int] = {}
         done = False
         last = mark
@@ -160,11 +162,15 @@ class Intake:
                         continue  # deleted meanwhile
         waiting = [sequence for series, sequence in touched.items() if not self._settled(series)]
         self.database.set_mark(CHANGES_MARK, min(waiting) - 1 if waiting else last)
+        return bool(waiting)
 
     def _settled(self, series: str) -> bool:
         """Whether nothing remains to be done for a series: it was considered or is gone, not still arriving."""
         try:
-            if not self.pacs.series(series).stable:
+            record = self.pacs.series(series)
+            # After a restart, or where another Orthanc receives it, a series counts as stable while it arrives.
+            quiet_s = (datetime.now(UTC) - record.updated).total_seconds()
+            if not record.stable or quiet_s < self.configuration.stable_age:
                 return False
             self.consider(series)
         except NotFoundError:
@@ -203,10 +209,12 @@ class Intake:
 
     def _refuse(self, record: SeriesRecord, trigger: Trigger, refusal: SeriesRefused) -> Job:
         """The job, in Failure, of a series that was asked for and cannot be analysed."""
-        job = self.jobs.add(self._job(record, trigger))
-        if not job.ended:
-            self.jobs.fail(job.id, refusal.reason, str(refusal))
-        return self.jobs[job.id]
+        now = timestamp()
+        job = replace(
+            self._job(record, trigger),
+            state=State.FAILURE, stage="reading", created=now, completed=now, reason=refusal.reason, error=str(refusal),
+        )  # fmt: skip
+        return self.jobs.add(job)
 
     def _accept(self, record: SeriesRecord, trigger: Trigger, recipients: tuple[str, ...] = ()) -> Job:
         """The job of a series that passed the header checks: the one that it has, or a new one."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from covid_ct.server.deliveries import DeliveryStore
-from covid_ct.server.jobs import JobStore
+from covid_ct.server.job_store import JobStore
 from covid_ct.server.sdk import Orthanc
 
 PREFIX = "covid_ct"

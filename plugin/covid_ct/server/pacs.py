@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,9 @@ class SeriesRecord:
     instances: tuple[str, ...]
         Orthanc ids of its instances, sorted.
     stable: bool
-        Whether no instance came for StableAge seconds.
+        Whether no instance came to this Orthanc for StableAge seconds, or none since its start.
+    updated: datetime
+        When its last instance came, to whichever Orthanc.
     """
 
     id: str
@@ -55,6 +58,7 @@ class SeriesRecord:
     manufacturer: str
     instances: tuple[str, ...]
     stable: bool
+    updated: datetime
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class Pacs:
             manufacturer=str(tags.get("Manufacturer", "")),
             instances=tuple(sorted(answer["Instances"])),
             stable=bool(answer["IsStable"]),
+            updated=datetime.strptime(answer["LastUpdate"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
         )
 
     def headers(self, record: SeriesRecord) -> tuple[SeriesHeader, list[SliceHeader]]:

@@ -5,7 +5,6 @@ thread of ours.
 """
 
 import json
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -13,8 +12,10 @@ from http import HTTPStatus
 from importlib import resources
 from typing import Any
 
+from covid_ct.server.database import DatabaseError
 from covid_ct.server.intake import Intake
-from covid_ct.server.jobs import Job, JobStore
+from covid_ct.server.job_store import JobStore
+from covid_ct.server.jobs import Job
 from covid_ct.server.pacs import NotFoundError, Pacs
 from covid_ct.server.requests import RequestError, parse_analyze_request, require_json
 from covid_ct.server.sdk import RestOutput
@@ -207,8 +208,8 @@ class Routes:
             self._send(output, HTTPStatus.NOT_FOUND, str(error))
         except TimeoutError:
             self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "The plugin is too busy to answer; ask again later.")
-        except sqlite3.Error as error:
-            self._send(output, HTTPStatus.INSUFFICIENT_STORAGE, f"Jobs cannot be kept on disk: {error}.")
+        except DatabaseError as error:
+            self._send(output, HTTPStatus.INSUFFICIENT_STORAGE, f"Jobs cannot be kept: {error}.")
         except (RuntimeError, CancelledError):
             # The desk takes no more work once Orthanc stops.
             self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "Orthanc is stopping.")

@@ -16,7 +16,8 @@ from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
 from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
-from covid_ct.server.jobs import Job, JobStore, State, Trigger
+from covid_ct.server.job_store import JobStore
+from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import NotFoundError, Pacs
 
@@ -81,10 +82,18 @@ class Outbox:
             return
         shutil.rmtree(leaving, ignore_errors=True)
 
-    def tidy(self, ended: Callable[[str], bool]) -> None:
-        """Remove what a process that died left: folders of jobs that have ended, and those half filled or emptied."""
+    def tidy(self, state_of: Callable[[str], State | None]) -> None:
+        """Remove what a process that died left: folders of jobs that are done, and those half filled or emptied.
+
+        Parameters
+        ----------
+        state_of: Callable
+            State of the job of an id, or none where there is no such job. A running one may be another Orthanc's that
+            uses the same folder.
+        """
         for path in self.folder.glob("*"):
-            if path.suffix or ended(path.name):
+            state = state_of(path.stem)
+            if state in (None, State.SUCCESS) or (path.suffix and state != State.RUNNING):
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -150,7 +159,7 @@ class Worker(threading.Thread):
                     self._attempt(job)
             except Exception as error:  # noqa: BLE001 - the thread outlives a full disk
                 unsettled = job or unsettled
-                self._log(f"The jobs cannot be kept on disk: {type(error).__name__}: {error}")
+                self._log(f"The jobs cannot be kept: {type(error).__name__}: {error}")
                 self._stop_asked.wait(TROUBLE_S)
 
     def _attempt(self, job: Job) -> None:

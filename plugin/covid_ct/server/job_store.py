@@ -1,0 +1,260 @@
+"""Where jobs are kept, so that no accepted work is lost and none is done twice."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from covid_ct.server.database import Database, due_after, timestamp
+from covid_ct.server.jobs import Job, State, Trigger
+
+MAX_ATTEMPTS = 3
+"""Attempts before a job that keeps failing, for other reasons than its series, is given up."""
+
+MAX_CRASHES = 2
+"""Times that a job may be found running after the process died; then it is set aside."""
+
+SAFE_STAGES = ("storing", "forwarding")
+"""Stages after the results were finished: a process that dies there was not brought down by the series."""
+
+_COLUMNS = tuple(column.name for column in fields(Job))
+
+
+class JobStore:
+    """The jobs in a database, as one Orthanc sees them; safe to use from any thread.
+
+    A running job is changed by the Orthanc that took it and by no other, until that one is dead.
+
+    Parameters
+    ----------
+    database: Database
+        Where they are kept.
+    me: str
+        Name of this Orthanc since its start, as in `Servers`.
+    """
+
+    def __init__(self, database: Database, me: str) -> None:
+        self._database = database
+        self._me = me
+        self._taken: dict[str, float] = {}
+        """Progress of each job that runs here."""
+        self._cancelled: set[str] = set()
+
+    def add(self, job: Job) -> Job:
+        """Keep a new job, on disk when this returns. Where one of its id exists, that one is left and returned."""
+        values = [_to_column(name, getattr(job, name)) for name in _COLUMNS]
+        values[_COLUMNS.index("created")] = job.created or timestamp()
+        marks = ", ".join("?" for _ in _COLUMNS)
+        self._database.change(
+            f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608 - constant names
+            values,
+        )
+        return self[job.id]
+
+    def __getitem__(self, job_id: str) -> Job:
+        job = self.get(job_id)
+        if job is None:
+            raise KeyError(job_id)
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        """One job, or none of that id."""
+        jobs = self._select("WHERE id = ?", (job_id,))
+        return jobs[0] if jobs else None
+
+    def all(self) -> list[Job]:
+        """All jobs, oldest first."""
+        return self._select("ORDER BY created, id")
+
+    def of_series(self, series: str) -> list[Job]:
+        """The jobs of a series by its Orthanc id, newest first."""
+        return self._select("WHERE series = ? ORDER BY created DESC", (series,))
+
+    def failures(self, limit: int) -> list[Job]:
+        """The last failed jobs, newest first."""
+        return self._select("WHERE state = ? ORDER BY completed DESC LIMIT ?", (State.FAILURE, limit))
+
+    def count(self) -> dict[str, int]:
+        """Number of jobs in each state."""
+        rows = self._database.select("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+        return {str(state): 0 for state in State} | {str(state): int(number) for state, number in rows}
+
+    def take(self, timeout_s: float) -> Job | None:
+        """The oldest job that waits, now Running here and one attempt further; none where none came in time."""
+        with self._database.changed:
+            job = self._take()
+            if job is None:
+                self._database.changed.wait(timeout_s)
+                job = self._take()
+            return job
+
+    def _take(self) -> Job | None:
+        while due := self._select(
+            "WHERE state = ? OR (state = ? AND not_before <= ?) ORDER BY created LIMIT 1",
+            (State.PENDING, State.RETRY, timestamp()),
+        ):
+            job = due[0]
+            if self._change(
+                job, state=State.RUNNING, stage="reading", progress=0.0, attempts=job.attempts + 1,
+                started=timestamp(), completed="", reason="", error="", server=self._me, cancelled=0,
+            ):  # fmt: skip
+                taken = self[job.id]
+                self._cancelled.discard(job.id)
+                self._taken[job.id] = 0.0
+                return taken
+            # Another Orthanc was quicker.
+        return None
+
+    def enter(self, job_id: str, stage: str) -> None:
+        """Note on disk the stage that a job has come to."""
+        self._change_mine(job_id, stage=stage)
+
+    def progress(self, job_id: str, fraction: float) -> None:
+        """Note, in memory only, how far a running job is (0-1)."""
+        self._taken[job_id] = fraction
+
+    def succeed(self, job_id: str, findings: dict[str, Any], results: list[dict[str, str]]) -> None:
+        """End a job with its findings and stored results."""
+        self._release(
+            job_id, state=State.SUCCESS, stage="done", progress=1.0, completed=timestamp(), findings=findings,
+            results=results,
+        )  # fmt: skip
+
+    def fail(self, job_id: str, reason: str, sentence: str) -> None:
+        """End a job with a reason."""
+        self._release(job_id, **_failure(reason, sentence))
+
+    def retry_later(self, job: Job, reason: str, sentence: str) -> None:
+        """Have a failed job tried again after a growing delay, or give it up after `MAX_ATTEMPTS`."""
+        if job.attempts >= MAX_ATTEMPTS:
+            self.fail(job.id, reason, sentence)
+            return
+        self._release(
+            job.id, state=State.RETRY, reason=reason, error=sentence, not_before=due_after(job.attempts), server=""
+        )
+
+    def put_back(self, job: Job) -> None:
+        """Undo `take`, where Orthanc stops before the job could end."""
+        self._release(job.id, state=State.PENDING, stage="waiting", attempts=job.attempts - 1, server="")
+
+    def requeue(self, job_id: str) -> Job:
+        """Begin a job that has ended anew, as if it had just been asked for."""
+        job = self[job_id]
+        if job.ended:
+            self._change(
+                job, state=State.PENDING, stage="waiting", progress=0.0, attempts=0, crashes=0, completed="",
+                reason="", error="", not_before="", server="",
+            )  # fmt: skip
+        return self[job_id]
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a running job to end; end a waiting one at once."""
+        job = self[job_id]
+        sentence = f"The analysis of series {job.series_uid} was cancelled."
+        if job.state == State.RUNNING:
+            self._change(job, cancelled=1)
+            self._cancelled.add(job_id)
+        elif not job.ended and not self._change(job, **_failure("Cancelled", sentence)):
+            # It was taken in between.
+            return self.cancel(job_id)
+        return self[job_id]
+
+    def is_cancelled(self, job_id: str) -> bool:
+        """Whether a job that runs here was asked to end, or is no longer this Orthanc's."""
+        return job_id in self._cancelled
+
+    def exchange(self) -> None:
+        """Tell the Orthancs that share the database how far our jobs are, and learn what they ask of them."""
+        if not self._database.shared:
+            return
+        with self._database.changed:
+            rows = self._database.select(
+                "SELECT id, cancelled FROM jobs WHERE state = ? AND server = ?", (State.RUNNING, self._me)
+            )
+            ours = dict(rows)
+            self._cancelled |= {job_id for job_id in self._taken if ours.get(job_id, 1)}
+            for job_id, progress in list(self._taken.items()):
+                self._change_mine(job_id, progress=progress)
+
+    def recover(self, alive: Collection[str]) -> list[Job]:
+        """Put back what ran where Orthanc died, and set aside what was there twice.
+
+        Parameters
+        ----------
+        alive: Collection[str]
+            The Orthancs that live.
+
+        Returns
+        -------
+        list[Job]
+            The jobs as they are now, but with the Orthanc that died.
+        """
+        recovered = []
+        with self._database.changed:
+            for job in self._select("WHERE state = ?", (State.RUNNING,)):
+                # One taken here whose worker never heard of it, for the connection broke, runs nowhere.
+                unheard = job.server == self._me and job.id not in self._taken
+                if job.server in alive and not unheard:
+                    continue
+                crashes = job.crashes + (job.stage not in SAFE_STAGES and not unheard)
+                if crashes < MAX_CRASHES:
+                    # Its stage is that of the next attempt, which has not begun.
+                    changed = self._change(job, state=State.PENDING, stage="waiting", crashes=crashes, server="")
+                else:
+                    sentence = (
+                        f"Orthanc died {crashes} times while series {job.series_uid} was analysed, the last time in "
+                        f'the stage "{job.stage}"; the series is set aside. '
+                        f"POST /covid/jobs/{job.id}/retry tries it again."
+                    )
+                    changed = self._change(job, crashes=crashes, **_failure("CrashedRepeatedly", sentence))
+                if changed:
+                    recovered.append(replace(self[job.id], server=job.server))
+        return recovered
+
+    def _release(self, job_id: str, **values: object) -> None:
+        """End what is done here for a job."""
+        self._change_mine(job_id, **values)
+        self._taken.pop(job_id, None)
+
+    def _change_mine(self, job_id: str, **values: object) -> None:
+        """Change a job that runs here; nothing where another Orthanc thought this one dead and took it over."""
+        self._update("id = ? AND state = ? AND server = ?", (job_id, State.RUNNING, self._me), values)
+
+    def _change(self, job: Job, **values: object) -> bool:
+        """Change a job, if it is still as it was read."""
+        return self._update(
+            "id = ? AND state = ? AND server = ? AND attempts = ?",
+            (job.id, job.state, job.server, job.attempts),
+            values,
+        )
+
+    def _update(self, condition: str, condition_values: Sequence[object], values: dict[str, object]) -> bool:
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        row = [_to_column(name, value) for name, value in values.items()]
+        statement = f"UPDATE jobs SET {assignments} WHERE {condition} RETURNING id"  # noqa: S608 - constant names
+        return bool(self._database.change(statement, (*row, *condition_values)))
+
+    def _select(self, clause: str, values: Sequence[object] = ()) -> list[Job]:
+        rows = self._database.select(
+            f"SELECT {', '.join(_COLUMNS)} FROM jobs {clause}",  # noqa: S608 - constant clauses of this module
+            values,
+        )
+        return [self._to_job(row) for row in rows]
+
+    def _to_job(self, row: Sequence[Any]) -> Job:
+        values = dict(zip(_COLUMNS, row, strict=True))
+        values["trigger"] = Trigger(values["trigger"])
+        values["state"] = State(values["state"])
+        values["findings"] = json.loads(values["findings"])
+        values["results"] = json.loads(values["results"])
+        values["progress"] = self._taken.get(values["id"], values["progress"])
+        return Job(**values)
+
+
+def _failure(reason: str, sentence: str) -> dict[str, Any]:
+    """Columns of a job that failed."""
+    return {"state": State.FAILURE, "completed": timestamp(), "reason": reason, "error": sentence}
+
+
+def _to_column(name: str, value: object) -> object:
+    return json.dumps(value) if name in ("findings", "results") else value
