@@ -54,18 +54,18 @@ test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthan
 
 .PHONY: test-slow
 test-slow: .venv/test-ready ## the tests that take minutes: kills, faults, load
-	@$(PYTHON) -m pytest --quiet -m slow --ignore tests/viewers tests $(ARGS)
+	@$(PYTHON) -m pytest --quiet $(SIDE_BY_SIDE) -m slow --ignore tests/viewers tests $(ARGS)
 
 # Another Debian release with its Orthanc, set up once and kept where Debian keeps caches; only root can.
 ORTHANC_ROOT = /var/cache/covid-ct/orthanc-$(VERSION)
 .PHONY: test-orthanc
 test-orthanc: .venv/test-ready ## the tests on a real Orthanc of VERSION=1.10.1 (Debian 12), 1.12.7 (Debian 13) or 1.13.0 (forky)
 ifeq ($(VERSION),1.10.1)
-	@$(PYTHON) -m pytest --quiet tests/orthanc $(ARGS)
+	@$(PYTHON) -m pytest --quiet $(SIDE_BY_SIDE) tests/orthanc $(ARGS)
 else
 	@tools/orthanc-version.sh "$(VERSION)" "$(ORTHANC_ROOT)"
 	@tools/orthanc-packages.sh "$(ORTHANC_ROOT)" $(PYTHON)
-	@ORTHANC_ROOT="$(ORTHANC_ROOT)" ORTHANC_VERSION="$(VERSION)" $(PYTHON) -m pytest --quiet tests/orthanc $(ARGS)
+	@ORTHANC_ROOT="$(ORTHANC_ROOT)" ORTHANC_VERSION="$(VERSION)" $(PYTHON) -m pytest --quiet $(SIDE_BY_SIDE) tests/orthanc $(ARGS)
 endif
 
 .PHONY: audit
