@@ -15,12 +15,16 @@ RUN python3 -m venv .venv \
 COPY LICENSE ./
 COPY plugin plugin
 COPY models models
+COPY tools/explorer2.py tools/
+RUN python3 tools/explorer2.py > /etc/orthanc/covid-ct-explorer2.json \
+    && echo '{"OHIF": {"DataSource": "dicom-web"}}' > /etc/orthanc/covid-ct-ohif.json
 
 # TensorRT's libraries lie in their wheel (which PyPI's package fetches from NVIDIA's own index); ONNX Runtime finds those of CUDA and cuDNN itself.
 ENV LD_LIBRARY_PATH=/opt/covid-ct/.venv/lib/python3.13/site-packages/tensorrt_libs \
     DICOM_WEB_PLUGIN_ENABLED=true \
     STONE_WEB_VIEWER_PLUGIN_ENABLED=true \
     OHIF_PLUGIN_ENABLED=true \
+    ORTHANC_EXPLORER_2_ENABLED=true \
     ORTHANC__PYTHON_SCRIPT=/opt/covid-ct/plugin/covid.py \
     ORTHANC__PYTHON__ALLOW_THREADS=true \
     ORTHANC__DICOM_ALWAYS_ALLOW_STORE=false \
