@@ -48,6 +48,26 @@ def test_all_keys() -> None:
 
 
 @pytest.mark.parametrize(
+    ("section", "settings"),
+    [
+        ({}, None),
+        ({"EnableIndex": False, "Host": "db"}, None),
+        ({"EnableIndex": True}, {"host": "localhost"}),
+        (
+            {
+                "EnableIndex": True, "Host": "db", "Port": 5433, "Database": "o", "Username": "u", "Password": "p",
+                "EnableSsl": True,
+            },
+            {"host": "db", "port": "5433", "dbname": "o", "user": "u", "password": "p", "sslmode": "require"},
+        ),
+        ({"EnableIndex": True, "Host": "db", "ConnectionUri": "postgresql://db/o"}, {"dsn": "postgresql://db/o"}),
+    ],
+)  # fmt: skip
+def test_postgresql_is_where_orthancs_index_is(section: dict[str, Any], settings: dict[str, str] | None) -> None:
+    assert read_configuration({"PostgreSQL": section}).postgresql == settings
+
+
+@pytest.mark.parametrize(
     ("section", "words"),
     [
         ([], "must be an object"),

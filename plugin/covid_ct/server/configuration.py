@@ -137,7 +137,9 @@ def _postgresql(section: Mapping[str, Any]) -> dict[str, str] | None:
         return None
     if uri := section.get("ConnectionUri"):
         return {"dsn": str(uri)}
-    settings = {keyword: str(section[key]) for key, keyword in POSTGRESQL_KEYS.items() if section.get(key)}
+    settings = {"host": "localhost"} | {
+        keyword: str(section[key]) for key, keyword in POSTGRESQL_KEYS.items() if section.get(key)
+    }
     return settings | ({"sslmode": "require"} if section.get("EnableSsl", False) else {})
 
 
