@@ -10,7 +10,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from tests.orthanc.driving import ORTHANC_ROOT, store_scu, upload, wait_for_job, wait_for_jobs
+from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, store_scu, upload, wait_for_job, wait_for_jobs
 from tools.orthanc_server import OrthancServer
 
 Start = Callable[..., OrthancServer]
@@ -106,7 +106,8 @@ def test_a_destination_that_is_down_gets_its_results_later(
     assert "pacs" in failed["Error"]
     assert failed["Attempts"] == 1
     assert node.get("/covid/status")["FailingDeliveries"][0]["Destination"] == "pacs"
-    assert node.stop() == 0
+    node.stop()
+    assert ended_in_order(node)
     pacs.start()
     introduce(pacs, "ai", "ORTHANC", node.dicom_port)
     node.start()
