@@ -1,6 +1,7 @@
 """The five lines that an engineer reads first."""
 
 import doctest
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ def test_the_example_works(small_series: list[Path], tmp_path: Path, monkeypatch
     assert tried.attempted >= 5
     assert tried.failed == 0
     assert (tmp_path / "results" / library.FINDINGS_FILE).is_file()
+
+
+def test_the_readme_shows_the_same_five_lines() -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    examples = doctest.DocTestParser().get_examples(library.__doc__ or "")
+    assert program.splitlines() == [example.source.partition("  #")[0].strip() for example in examples[:5]]
 
 
 def test_types_are_for_others_too() -> None:

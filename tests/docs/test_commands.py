@@ -1,0 +1,75 @@
+"""What the documentation says to type, open and configure is there and works."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from covid_ct.server.configuration import KEYS
+from tests.docs.conftest import REPOSITORY
+from tools.orthanc_configuration import COMMENTED_JSON
+from tools.orthanc_server import OrthancServer
+
+PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / ".github").rglob("*.md"),
+         *(REPOSITORY / "models").rglob("README.md")]  # fmt: skip
+
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+
+RUNNABLE = re.compile(r"<!-- runs on a test server -->\n```sh\n(.*?)```", re.DOTALL)
+"""Blocks that the tests run as they stand, but for the port."""
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(REPOSITORY)) for path in paths]
+
+
+def code(text: str) -> str:
+    """What is set as code: in backticks, indented, or in a block."""
+    blocks = re.findall(r"```.*?```", text, re.DOTALL)
+    rest = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"`[^`\n]+`", rest), *re.findall(r"^    .*$", rest, re.MULTILINE)])
+
+
+@pytest.mark.parametrize("page", names(PAGES))
+def test_targets_links_and_settings_of_a_page_exist(page: str) -> None:
+    path = REPOSITORY / page
+    text = path.read_text()
+    if "training" not in page:
+        asked = set(re.findall(r"\bmake ([a-z][a-z0-9-]*)\b", code(text)))
+        assert asked <= TARGETS
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+    for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL):
+        plain = COMMENTED_JSON.sub(lambda match: match[1] or "", block).strip()
+        document = json.loads(plain if plain.startswith(("{", "[")) else f"{{{plain}}}")
+        if isinstance(document, dict):
+            assert set(document.get("CovidCt", {})) <= KEYS
+
+
+def test_make_help_lists_every_target() -> None:
+    listed = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    phony = set(re.findall(r"^\.PHONY: (\S+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert {line.split()[0] for line in listed.splitlines()} == phony
+    assert all(len(line.split(maxsplit=1)) == 2 for line in listed.splitlines())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+def test_every_key_of_the_configuration_is_listed(page: str) -> None:
+    rows = re.findall(r"^\| `([A-Z]\w+)` \|", (REPOSITORY / page).read_text(), re.MULTILINE)
+    assert set(rows) >= KEYS
+
+
+def test_marked_blocks_run(server: OrthancServer, series: str) -> None:
+    blocks = [(path, block) for path in PAGES for block in RUNNABLE.findall(path.read_text())]
+    assert blocks
+    for path, block in blocks:
+        script = block.replace("localhost:8042", f"127.0.0.1:{server.http_port}").replace("curl ", "curl --fail ")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], env={"SERIES": series, "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (path, done.stderr)
+        assert '"covid_probability"' in done.stdout
