@@ -1,9 +1,11 @@
 """Series, models and disks that are not as they should be: each with its reason, and Orthanc unharmed."""
 
+import io
 import json
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -444,6 +446,33 @@ def test_a_disk_that_is_full_while_orthanc_stores(
     ballast.unlink()
     assert wait_for_job(server, job)["State"] == "Success"
     tried("A disk that is full while Orthanc stores results", "`Retry`; the finished results wait and are stored later")
+
+
+def test_a_series_of_20000_slices(
+    start: Callable[..., OrthancServer], images: Images, tiny_models: Path, tried: Tried
+) -> None:
+    """Of four pixels each; it is counted before anything else is looked at."""
+    server = start(CovidCt={"ModelsFolder": str(tiny_models), "Automatic": True})
+    (image,) = renamed(images[:1], "endless")
+    image.Rows, image.Columns, image.PixelData = 2, 2, bytes(8)
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = uid = "1.2.826.0.1.3680043.8.498.100000"
+    dicom = encode(image)
+    for begin in range(100_000, 120_000, 2_000):
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as file:
+            for number in range(begin, begin + 2_000):
+                file.writestr(f"{number}.dcm", dicom.replace(uid.encode(), f"{uid[:-6]}{number}".encode()))
+        answers = json.loads(server.request("POST", "/instances", archive.getvalue(), "application/zip"))
+    series = answers[0]["ParentSeries"]
+    assert len(server.get(f"/series/{series}")["Instances"]) == 20_000
+    job = wait_for_job(server, server.post("/covid/analyze", {"Series": series})["ID"])
+    assert (job["State"], job["Content"]["Reason"]) == ("Failure", "TooManySlices")
+    assert "has 20000 slices, at most 3000" in job["ErrorDescription"]
+    good = server.post("/covid/analyze", {"Series": upload_images(server, renamed(images, "after endless"))})["ID"]
+    assert wait_for_job(server, good)["State"] == "Success"
+    tried(
+        "A series of 20,000 slices", "`TooManySlices`, counted before anything else is looked at; the next is analysed"
+    )
 
 
 def wait_for(look: Callable[[], Any], timeout_s: float = 120) -> Any:

@@ -196,10 +196,10 @@ class Intake:
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
         """Why the headers in Orthanc's database forbid the analysis of a series, or nothing."""
         rules = self.configuration.series_rules
-        series, slices = self.pacs.headers(record)
         try:
-            check_series(series, rules)
-            arrange(record.uid, slices, rules)
+            check_series(self.pacs.series_header(record), rules)
+            # Only now all slices: there may have been far too many.
+            arrange(record.uid, self.pacs.slice_headers(record), rules)
         except SeriesRefused as refusal:
             return refusal
         return None

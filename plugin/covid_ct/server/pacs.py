@@ -170,18 +170,16 @@ class Pacs:
             updated=datetime.strptime(answer["LastUpdate"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
         )
 
-    def headers(self, record: SeriesRecord) -> tuple[SeriesHeader, list[SliceHeader]]:
-        """The headers of a series as far as Orthanc's database has them; size and spacing are those of one image.
-
-        Numbers that are missing or none are NaN, so that `arrange` refuses them.
+    def series_header(self, record: SeriesRecord) -> SeriesHeader:
+        """The header of a series, as far as Orthanc's database and one image have it.
 
         Raises
         ------
         NotFoundError
             If the series is gone.
         """
-        image = self._get(f"/instances/{record.instances[0]}/simplified-tags")
-        series = SeriesHeader(
+        image = self._image(record)
+        return SeriesHeader(
             series_uid=record.uid,
             modality=record.modality,
             sop_class_uid=_text(image, "SOPClassUID"),
@@ -190,8 +188,20 @@ class Pacs:
             image_type=tuple(_text(image, "ImageType").split("\\")),
             slices=len(record.instances),
         )
+
+    def slice_headers(self, record: SeriesRecord) -> list[SliceHeader]:
+        """The headers of all slices as far as Orthanc's database has them; size and spacing are those of one image.
+
+        Numbers that are missing or none are NaN, so that `arrange` refuses them.
+
+        Raises
+        ------
+        NotFoundError
+            If the series is gone.
+        """
+        image = self._image(record)
         positions = [instance["MainDicomTags"] for instance in self._get(f"/series/{record.id}/instances")]
-        slices = [
+        return [
             SliceHeader(
                 position=_numbers(tags, "ImagePositionPatient"),
                 orientation=_numbers(tags, "ImageOrientationPatient"),
@@ -201,7 +211,10 @@ class Pacs:
             )
             for tags in positions
         ]
-        return series, slices
+
+    def _image(self, record: SeriesRecord) -> Any:
+        """The tags of one image of a series."""
+        return self._get(f"/instances/{record.instances[0]}/simplified-tags")
 
     def metadata(self, instance: str, name: str) -> str:
         """One metadata of an instance, or nothing where it has none."""
