@@ -1,13 +1,15 @@
 """Measure the shipped ONNX files on the labelled data: python -m models.training.accuracy DATA [--models FOLDER].
 
-Lungs and lesions are measured on whole patients that no training saw, through the product's own pre-processing; the
-classifier's figures on single figures are cross-validated when it is trained (models/covid/cross_validation.json).
+Lungs and lesions are measured through the product's own pre-processing on whole patients that the training did not see
+(models/*/held_back.json, written before a last round sees them too); the classifier's figures on single figures are
+cross-validated when it is trained (models/covid/cross_validation.json).
 """
 
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +24,16 @@ from covid_ct.inference.session import Model
 from covid_ct.series.folder import read_folder
 from covid_ct.series.volume import Volume
 from models.training import data
+from models.training.covid import auc
 from models.training.slices import dice, segment_slice
 
 WORST = Path(__file__).parent / "worst"
 WORST_COUNT = 10
+
+SEGMENTERS: tuple[Role, ...] = ("lungs", "lesions")
+
+HELD_BACK = "held_back.json"
+"""Figures that a model reached on slices while it had not seen them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ class Row:
     on: str
     value: float
     note: str = ""
+
+    @property
+    def role(self) -> Role:
+        """The model that is measured."""
+        return "lungs" if self.what.startswith(("lungs", "sides")) else "lesions"
 
     def __str__(self) -> str:
         return f"| {self.what} | {self.on} | {self.value:.4f} | {self.note} |"
@@ -111,6 +124,28 @@ def _picture(hu: NDArray[np.int16], found: NDArray[np.bool_], truth: NDArray[np.
     return Image.fromarray(picture.astype(np.uint8)).resize((512, 512))
 
 
+def keep_figures(models: Path, role: Role, folder: Path) -> None:
+    """Measure a model on slices that it has not seen, and keep the figures beside it."""
+    lungs, lesions = (Model(load_manifest(models / name, name)) for name in SEGMENTERS)
+    rows = [asdict(row) for row in measure_slices(lungs, lesions, folder, worst=True) if row.role == role]
+    sha256 = load_manifest(models / role, role).sha256
+    content = {"date": str(date.today()), "sha256": sha256, "rows": rows}
+    (models / role / HELD_BACK).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def kept_figures(models: Path, role: Role) -> tuple[str, str, list[Row]]:
+    """When figures were kept, the sha256 of the model measured, and the figures."""
+    content = json.loads((models / role / HELD_BACK).read_text())
+    return content["date"], content["sha256"], [Row(**row) for row in content["rows"]]
+
+
+def line(models: Path, role: Role) -> str:
+    """The kept Dice figures of a model in one line, for its manifest."""
+    day, _, rows = kept_figures(models, role)
+    means = [f"{row.value:.3f} on {row.on}" for row in rows if row.what == f"{role}, Dice" and "held back" in row.on]
+    return f"Dice {', '.join(means)}, {day}"
+
+
 def series(folder: Path) -> Iterator[tuple[str, bool, Volume]]:
     """Whole series: name, whether of COVID-19, volume."""
     for name in ("covid-positive", "healthy", "tumour-8mm"):
@@ -139,18 +174,50 @@ def measure_figures(models: Path) -> Iterator[Row]:
         yield Row(text, on, figures[name])
 
 
+def infected(analyzer: Analyzer, lungs: Model, lesions: Model, folder: Path, step: int = 1) -> Iterator[Row]:
+    """How well the share of lung that is lesion tells infected slices from clean ones.
+
+    Every slice of the CLAHE patients and of MedSeg is infected, so that clean ones come from series without COVID-19
+    that no training saw.
+    """
+    clean = [
+        _shares(findings.lungs, findings.lesions)
+        for name, is_covid, volume in series(folder)
+        if not is_covid
+        for findings in [analyzer.analyze(volume)]
+    ]
+    for slices in (data.medseg_slices(folder), every(data.clahe_slices(folder, held_back=True), step)):
+        held = slices.part(slices.held_back)
+        maps = [segment_slice(lungs, lesions, hu) for hu in tqdm(held.hu, desc=slices.name, mininterval=10)]
+        shares = _shares(np.stack([each.lungs for each in maps]), np.stack([each.lesions for each in maps]))
+        on = f"{held.name}, {len(held)} held back, against {sum(map(len, clean))} slices of healthy and tumour-8mm"
+        yield Row("infected against clean slices, AUC", on, auc(shares, np.concatenate(clean)))
+
+
+def _shares(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Share of lung that is lesion, of every slice that shows lung."""
+    area = np.count_nonzero(lungs, axis=(1, 2))
+    return (np.count_nonzero(lesions, axis=(1, 2)) / np.maximum(area, 1))[area > 0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--models", type=Path, default=Path(__file__).resolve().parents[1])
     parser.add_argument("--step", type=int, default=1, help="take every so manieth slice of the CLAHE patients")
     arguments = parser.parse_args()
-    roles: tuple[Role, ...] = ("lungs", "lesions")
-    lungs, lesions = (Model(load_manifest(arguments.models / role, role)) for role in roles)
+    lungs, lesions = (Model(load_manifest(arguments.models / role, role)) for role in SEGMENTERS)
+    analyzer = Analyzer(arguments.models)
     print("| measure | on | value | |\n|---|---|---|---|")
-    for row in measure_slices(lungs, lesions, arguments.data, arguments.step, worst=True):
+    for role in SEGMENTERS:
+        for row in kept_figures(arguments.models, role)[2]:
+            print(row, flush=True)
+    for row in measure_slices(lungs, lesions, arguments.data, arguments.step):
+        if load_manifest(arguments.models / row.role, row.role).sha256 != kept_figures(arguments.models, row.role)[1]:
+            print(replace(row, on=f"shipped file, which saw these slices: {row.on}"), flush=True)
+    for row in infected(analyzer, lungs, lesions, arguments.data, arguments.step):
         print(row, flush=True)
-    for row in measure_series(Analyzer(arguments.models), arguments.data):
+    for row in measure_series(analyzer, arguments.data):
         print(row, flush=True)
     for row in measure_figures(arguments.models):
         print(row, flush=True)

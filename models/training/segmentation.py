@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from covid_ct.inference.parallel import cores
 from models.training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
 from models.training.data import EITHER, IGNORED, Slices, regions
 
 SEED = 20200211
 BATCH = 16
+THREADS = min(2, cores())
+"""Each takes a part of every batch; less than eight images are too few to normalise by."""
 
 log = logging.getLogger(__name__)
 
@@ -152,48 +156,67 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return entropy + 0.5 * (1 - dice) + 0.5 * (1 - each)
 
 
+def _twin(network: nn.Module) -> nn.Module:
+    """A copy with running means of its own that has the network's very parameters."""
+    twin = copy.deepcopy(network)
+    for module, original in zip(twin.modules(), network.modules(), strict=True):
+        for name, parameter in original.named_parameters(recurse=False):
+            setattr(module, name, parameter)
+    return twin
+
+
 def train(
     network: nn.Module,
     pools: Sequence[Pool],
     recipe: Recipe,
     report: Callable[[nn.Module], str],
-) -> tuple[nn.Module, list[float], str]:
-    """Train, and give back the running average of the weights, the curve of losses and the last report."""
+) -> tuple[nn.Module, list[float]]:
+    """Train, and give back the running average of the weights and the curve of losses."""
     torch.manual_seed(SEED)
     batches = iter(DataLoader(_Batches(pools, recipe), batch_size=None, num_workers=1, prefetch_factor=3))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(network)
+    # Threads that meet once a step lose far less on a busy machine than threads that meet within every convolution.
+    torch.set_num_threads(1)
+    twins = [network] if device.type == "cuda" else [network, *(_twin(network) for _ in range(1, THREADS))]
+    pool = ThreadPoolExecutor(len(twins), initializer=torch.set_num_threads, initargs=(1,))
+
+    def learn(twin: nn.Module, images: Tensor, labels: Tensor) -> float:
+        images = images.to(device, memory_format=torch.channels_last)
+        loss = segmentation_loss(twin(images), labels.to(device)) / len(twins)
+        loss.backward()
+        return float(loss.detach())
+
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.15)
     losses = []
     for step in (progress := tqdm(range(recipe.steps), mininterval=10)):
         images, labels = next(batches)
-        images = images.to(device, memory_format=torch.channels_last)
-        loss = segmentation_loss(network(images), labels.to(device))
         optimiser.zero_grad()
-        loss.backward()
+        # Batches are sorted by source; every twin gets some of each.
+        parts = [slice(index, None, len(twins)) for index in range(len(twins))]
+        losses.append(sum(pool.map(learn, twins, [images[part] for part in parts], [labels[part] for part in parts])))
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        losses.append(float(loss.detach()))
         progress.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
         with torch.no_grad():
             keep = min(0.995, step / (step + 10))
             for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
                 mean.copy_(mean.lerp(value, 1 - keep) if mean.is_floating_point() else value)
-        if (step + 1) % max(1, recipe.steps // 4) == 0:
+        if (step + 1) % max(1, recipe.steps // 2) == 0:
             log.info("step %d: %s", step + 1, report(average))
-    return average.cpu().eval(), losses, report(average)
+    return average.cpu().eval(), losses
 
 
-def _still(slices: Slices, recipe: Recipe, by_patient: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def _still(slices: Slices, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
     """Slices and their labels as the network sees them without augmentation, in batches."""
     still = Geometry(recipe.geometry.size, (1.0, 1.0 + 1e-7), 0.0, 0.0, 0.0)
     if recipe.role == "lungs":
         boxes = torch.tensor([[0.0, slices.hu.shape[1], 0.0, slices.hu.shape[2]]]).repeat(len(slices), 1)
     else:
-        boxes = torch.from_numpy(regions(slices, by_patient))
+        boxes = torch.from_numpy(regions(slices, by_patient=False))
     low, high = recipe.clip_hu
     random = torch.Generator().manual_seed(SEED)
     for start in range(0, len(slices), BATCH):
@@ -205,19 +228,17 @@ def _still(slices: Slices, recipe: Recipe, by_patient: bool) -> Iterator[tuple[T
 
 def prepare(slices: Slices, recipe: Recipe) -> Tensor:
     """Slices as the network sees them, shape (slices, 1, rows, columns)."""
-    return torch.cat([images for images, _ in _still(slices, recipe, by_patient=False)])
+    return torch.cat([images for images, _ in _still(slices, recipe)])
 
 
 @torch.no_grad()
-def predict(
-    network: nn.Module, slices: Slices, recipe: Recipe, by_patient: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def predict(network: nn.Module, slices: Slices, recipe: Recipe) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Most likely classes of slices, and the labels, both as the network sees them."""
     device = next(network.parameters()).device
     predicted, truth = [], []
     training = network.training
     network.eval()
-    for images, labels in _still(slices, recipe, by_patient):
+    for images, labels in _still(slices, recipe):
         logits = network(images.to(device))
         foreground = 1.0 - torch.softmax(logits, dim=1)[:, 0]
         classes = torch.where(foreground > 0.5, 1 + logits[:, 1:].argmax(dim=1), 0)
