@@ -158,7 +158,6 @@ def _lung_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _small_holes(mask: NDArray[np.bool_], max_cells: float) -> NDArray[np.bool_]:
     """Regions outside a mask that are closed within their slice and no larger than a number of cells."""
 
-
     def work(image: NDArray[np.bool_]) -> NDArray[np.bool_]:
         # A rim joins the outside into one region.
         regions, count = ndimage.label(np.pad(~image, 1, constant_values=True))
