@@ -97,6 +97,10 @@ viewer-pictures: build/viewers/ready ## make the documentation's pictures of the
 accuracy: .venv/test-ready ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)
 	@$(PYTHON) -m models.training.accuracy ../shared/data $(ARGS)
 
+.PHONY: benchmark
+benchmark: build/benchmarks/ready ## measure speed beside peers, rewrite docs/performance.md (ARGS="--only job,limit,peers,service,quiet,throughput,gpu")
+	@$(PYTHON) -m tests.benchmarks $(ARGS)
+
 .PHONY: pictures
 pictures: .venv/test-ready ## make the documentation's pictures of the phantom
 	@$(PYTHON) -m tools.pictures
@@ -129,4 +133,11 @@ build/viewers/ready: .venv/test-ready tests/viewers/requirements-slicer.txt test
 	@mkdir -p build/viewers && $(SYSTEM_PYTHON) -m venv build/viewers/slicer
 	@build/viewers/slicer/bin/python -m pip --disable-pip-version-check --quiet install -r tests/viewers/requirements-slicer.txt
 	@cd build/viewers && rm -rf package && tar -xzf "$$(npm pack --silent "$$(cat ../../tests/viewers/ohif-version.txt)")"
+	@touch $@
+
+# What the benchmark's peers need, in a Python of their own.
+build/benchmarks/ready: .venv/test-ready tests/benchmarks/requirements.txt
+	@echo "Installing lungmask, MONAI, highdicom and pynetdicom into build/benchmarks"
+	@$(SYSTEM_PYTHON) -m venv build/benchmarks/peers
+	@build/benchmarks/peers/bin/python -m pip --disable-pip-version-check --quiet install -r tests/benchmarks/requirements.txt
 	@touch $@

@@ -1,0 +1,95 @@
+"""How quick Orthanc answers others while an analysis runs, and how long the plugin keeps Python's lock."""
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.job import REFERENCE
+from tests.benchmarks.report import BUILD, REPOSITORY, Section, current_load, new_section, table
+from tests.benchmarks.series import phantom_series, renamed
+from tests.benchmarks.servers import WatchedServer, percentile, watched_server
+
+PYTHON = BUILD / "peers/bin/python"
+CLIENT = Path(__file__).with_name("quiet_client.py")
+
+IDLE_S = 25.0
+"""How long an idle Orthanc is asked."""
+
+SERIES = 4
+"""Series that are analysed meanwhile, one after the other."""
+
+RATIO = 3.0
+"""Goal: at most so many times the 99th percentile of an idle server."""
+
+STRETCH_S = 0.05
+"""Goal: no longer stretch without Python's lock."""
+
+Times = dict[str, list[float]]
+"""Seconds of each call, by the name of what was called."""
+
+
+def measure(
+    idle_s: float = IDLE_S, series: int = SERIES, slices: int = REFERENCE, matrix: int = 512
+) -> tuple[Times, Times, list[float]]:
+    """Times on an idle server and during analyses, and the stretches for which Python's lock was not to be had."""
+    files = phantom_series(slices, matrix)
+    with watched_server("quiet", {"Automatic": False}) as server:
+        server.wait([server.ask(server.upload(renamed(files, "quiet first")))])
+        waiting = [server.upload(renamed(files, f"quiet {number}")) for number in range(series)]
+        time.sleep(3.0)
+        client = _start(server, files[0], "idle")
+        time.sleep(idle_s)
+        idle = _end(client)
+        # Only what the plugin does by itself is held against it: a client's C-STORE needs no Python.
+        begin = time.time()
+        client = _start(server, files[0], "busy")
+        server.wait([server.ask(one) for one in waiting])
+        end = time.time()
+        busy = _end(client)
+        gaps = [event["seconds"] for event in server.events(begin, end) if event["event"] == "gap"]
+    return idle, busy, sorted(gaps, reverse=True)
+
+
+def section() -> Section:
+    """The table of latencies."""
+    load = current_load()
+    idle, busy, gaps = measure()
+    rows: list[list[object]] = []
+    ratios = []
+    for name in idle:
+        ratios.append(percentile(busy[name], 99) / percentile(idle[name], 99))
+        milliseconds = [1000 * percentile(times[name], percent) for times in (idle, busy) for percent in (50, 99)]
+        rows.append([name, len(idle[name]), len(busy[name]), *milliseconds, ratios[-1]])
+    longest = ", ".join(f"{1000 * gap:.0f}" for gap in gaps[:5]) or "none over 8"
+    return new_section(
+        "Orthanc stays quick meanwhile",
+        f"Milliseconds of single calls by a client on the same machine, one after the other, on an idle server and while "
+        f"{SERIES} series of {REFERENCE} slices are analysed. The client itself has to share the cores with the analysis.",
+        table(["call", "idle calls", "calls", "idle p50", "idle p99", "p50", "p99", "p99 ratio"], rows),
+        f"Goal: at most {RATIO:.0f} times the idle p99 ({'reached' if max(ratios) <= RATIO else 'not reached'}: "
+        f"{max(ratios):.1f} at most).",
+        f"Longest stretches for which a Python thread inside Orthanc could not get Python's lock, in ms: {longest}. Goal: none "
+        f"of {1000 * STRETCH_S:.0f} ms but the storing of a large object "
+        f"({'reached' if not gaps or gaps[0] < STRETCH_S else 'not reached'}; {sum(gap >= STRETCH_S for gap in gaps)} such "
+        "stretches). Time for which that thread merely had no core is taken off.",
+        load_before=load,
+    )
+
+
+def _start(server: WatchedServer, image: Path, name: str) -> "subprocess.Popen[str]":
+    one = server.server
+    ports: Sequence[Any] = (one.http_port, one.dicom_port)
+    return subprocess.Popen(
+        [str(PYTHON), str(CLIENT), *map(str, ports), str(image), name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+
+
+def _end(client: "subprocess.Popen[str]") -> Times:
+    answer, _ = client.communicate("enough\n", timeout=60)
+    assert client.returncode == 0
+    found: Times = json.loads(answer)
+    return found
