@@ -25,10 +25,14 @@ def section(slices: int = REFERENCE, matrix: int = 512) -> Section:
         return new_section(
             "GPU",
             "There is no GPU here, and ONNX Runtime "
-            f"{'has' if CUDA in _available() else 'was installed without'} its CUDA provider: nothing of this was measured. "
-            f"Where there is one, `make benchmark ARGS='--only gpu'` with `requirements-gpu.txt` measures {REFERENCE} slices on "
-            "TensorRT, CUDA and CPU: which provider really ran each network, the networks' time, the whole without Orthanc, and "
-            "the Dice of the masks against the CPU's. The order of providers, their absence and their failures are tested "
+            f"{'has' if CUDA in _available() else 'was installed without'} its CUDA provider: nothing of this was "
+            "measured. "
+            "Where there is one, `make benchmark ARGS='--only gpu'` with `requirements-gpu.txt` measures "
+            f"{REFERENCE} slices on "
+            "TensorRT, CUDA and CPU: which provider really ran each network, the networks' time, the whole "
+            "without Orthanc, and "
+            "the Dice of the masks against the CPU's. The order of providers, their absence and their failures "
+            "are tested "
             "with simulated providers (`tests/inference`).",
             load_before=load,
         )

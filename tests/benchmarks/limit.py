@@ -12,8 +12,8 @@ GRID_CELLS = 256 * 256
 """Cells of a slice on the networks' grids."""
 
 RESULT_BYTES = 22_000_000
-"""About what the results of a series of `REFERENCE` slices hold: one bit for each voxel of the two segmentations' frames,
-and the pictures."""
+"""About what the results of a series of `REFERENCE` slices hold: a bit for each voxel of the segmentations' frames, and the
+pictures."""
 
 
 def section(job: Job) -> Section:
@@ -74,7 +74,8 @@ def section(job: Job) -> Section:
     rows.sort(key=lambda row: float(str(row[3])) - float(str(row[4])))
     return new_section(
         "The limit",
-        f"What each stage must do at the least for {REFERENCE} slices, by the machine's own rate, and how many times longer "
+        f"What each stage must do at the least for {REFERENCE} slices, by the machine's own rate, and how many "
+        "times longer "
         "we take; the largest gap first. The rates were measured in the same run: convolutions of 64 channels in ONNX "
         "Runtime, one network on each core, for the networks; a copy in memory by all cores for what moves arrays; a "
         "synchronised write for what reaches the disk.",

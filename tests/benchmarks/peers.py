@@ -50,13 +50,15 @@ def section(job: Job) -> Section:
     times = total / job.total
     return new_section(
         "Peers",
-        "The open equivalent of the original's networks on the same series and the same cores: lungmask's R231, MONAI's SegResNet "
+        "The open equivalent of the original's networks on the same series and the same cores: lungmask's R231, "
+        "MONAI's SegResNet "
         "and DenseNet121 at the settings of NVIDIA's models (0.8 x 0.8 x 5 mm, HU clipped to -1000 to 500, windows of "
         "224 x 224 x 32 that overlap by 0.6), all with random weights, which takes as long; the networks' masks are "
         f"replaced by a threshold's. {found['versions']}. Where fewer slices or windows were run, the time is "
         "extrapolated in proportion.",
         table(["step", "measured on", "measured s", f"s for {REFERENCE} slices"], rows),
-        f"Together {total:.0f} s and {found['peak_mb']:.0f} MB; ours takes {job.total:.1f} s in Orthanc, storing included: "
+        f"Together {total:.0f} s and {found['peak_mb']:.0f} MB; ours takes {job.total:.1f} s in Orthanc, storing "
+        "included: "
         f"**{times:.0f} times** as quick (goal {GOAL}: {'reached' if times >= GOAL else 'not reached'}).",
         load_before=load,
     )

@@ -1,7 +1,7 @@
 """The script that Orthanc loads in the benchmark: the plugin's own, watched from inside.
 
-Writes one JSON object a line to the file that COVID_CT_BENCHMARK names: when a series became stable, when a network ran,
-when Orthanc decoded an image, and every time that a Python thread which wants to run each millisecond could not.
+Writes one JSON object a line to the file that COVID_CT_BENCHMARK names: when a series became stable, when a network
+ran, when Orthanc decoded an image, and every time that a Python thread which wants to run each millisecond could not.
 """
 
 import json

@@ -66,14 +66,18 @@ def section() -> Section:
     longest = ", ".join(f"{1000 * gap:.0f}" for gap in gaps[:5]) or "none over 8"
     return new_section(
         "Orthanc stays quick meanwhile",
-        f"Milliseconds of single calls by a client on the same machine, one after the other, on an idle server and while "
-        f"{SERIES} series of {REFERENCE} slices are analysed. The client itself has to share the cores with the analysis.",
+        "Milliseconds of single calls by a client on the same machine, one after the other, on an idle server and "
+        "while "
+        f"{SERIES} series of {REFERENCE} slices are analysed. The client itself has to share the cores with the "
+        "analysis.",
         table(["call", "idle calls", "calls", "idle p50", "idle p99", "p50", "p99", "p99 ratio"], rows),
         f"Goal: at most {RATIO:.0f} times the idle p99 ({'reached' if max(ratios) <= RATIO else 'not reached'}: "
         f"{max(ratios):.1f} at most).",
-        f"Longest stretches for which a Python thread inside Orthanc could not get Python's lock, in ms: {longest}. Goal: none "
+        "Longest stretches for which a Python thread inside Orthanc could not get Python's lock, in ms: "
+        f"{longest}. Goal: none "
         f"of {1000 * STRETCH_S:.0f} ms but the storing of a large object "
-        f"({'reached' if not gaps or gaps[0] < STRETCH_S else 'not reached'}; {sum(gap >= STRETCH_S for gap in gaps)} such "
+        f"({'reached' if not gaps or gaps[0] < STRETCH_S else 'not reached'}; "
+        f"{sum(gap >= STRETCH_S for gap in gaps)} such "
         "stretches). Time for which that thread merely had no core is taken off.",
         load_before=load,
     )

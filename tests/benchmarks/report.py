@@ -15,8 +15,8 @@ PAGE = REPOSITORY / "docs/performance.md"
 
 HEAD = """# Performance
 
-Measured by `make benchmark`, which measures all of it in one run, the peers beside us, and writes this page. The CT is our
-own phantom in slices of 512 x 512; nothing here says how well anything is found, which is in the model cards.
+Measured by `make benchmark`, which measures all of it in one run, the peers beside us, and writes this page. The CT is
+our own phantom in slices of 512 x 512; nothing here says how well anything is found, which is in the model cards.
 
 **Machine**: {machine}.
 **Software**: {software}.

@@ -34,8 +34,7 @@ class Job:
     Attributes
     ----------
     total: float
-        From the moment when Orthanc told that the series is stable, or when the job was asked for, until the last result
-        and the findings are stored.
+        From the moment when Orthanc told that the series is stable until the last result and the findings are stored.
     stages: dict[str, float]
         reading, analysing, writing, storing, from the plugin's own log.
     networks: float

@@ -58,10 +58,14 @@ def section() -> Section:
     ]
     return new_section(
         "The same pipeline outside Orthanc",
-        f"{REFERENCE} slices; seconds, median of 3 runs. The service is a process of its own on the same machine with the same "
-        "code and its models loaded, told of the series at once (a real one would poll or wait for a call). Over HTTP it gets "
-        "each image from `/instances/{id}/file` on one kept connection and posts each result; over DIMSE Orthanc sends the series "
-        "to its `storescp` (C-STORE after C-MOVE) and `storescu` sends the results back. Loopback: a real network adds its own "
+        f"{REFERENCE} slices; seconds, median of 3 runs. The service is a process of its own on the same machine "
+        "with the same "
+        "code and its models loaded, told of the series at once (a real one would poll or wait for a call). Over "
+        "HTTP it gets "
+        "each image from `/instances/{id}/file` on one kept connection and posts each result; over DIMSE Orthanc "
+        "sends the series "
+        "to its `storescp` (C-STORE after C-MOVE) and `storescu` sends the results back. Loopback: a real network "
+        "adds its own "
         "latency and bandwidth.",
         table(["way", *inside, "total", "more than in Orthanc"], rows),
         load_before=load,
@@ -121,8 +125,8 @@ def _dimse(server: WatchedServer, series: str, analyzer: Analyzer, port: int) ->
         to_orthanc = ["-aec", "ORTHANC", "127.0.0.1", str(server.server.dicom_port)]
         begin = time.perf_counter()
         subprocess.run(
-            ["movescu", "-S", "-aet", AET, "-aem", AET, "-k", "0008,0052=SERIES", "-k", f"0020,000d={study}"]
-            + ["-k", f"0020,000e={uid}", *to_orthanc],
+            ["movescu", "-S", "-aet", AET, "-aem", AET, "-k", "0008,0052=SERIES",
+             "-k", f"0020,000d={study}", "-k", f"0020,000e={uid}", *to_orthanc],
             check=True, capture_output=True,
         )  # fmt: skip
         volume = read_series((path.read_bytes() for path in inbox.iterdir()), decode)

@@ -41,18 +41,23 @@ def section(workers: Sequence[int] = (1, 2)) -> Section:
     peak = 3 * machines
     return new_section(
         "Many series",
-        f"{SERIES} series of {REFERENCE} slices wait at once; from the first that is asked for to the last that is stored. "
+        f"{SERIES} series of {REFERENCE} slices wait at once; from the first that is asked for to the last that is "
+        "stored. "
         "`Threads` is the number of cores divided by the workers.",
         table(
             ["workers", "series an hour", "seconds a series"],
             [[count, rate, 3600 / rate] for count, rate in rates.items()],
         ),
-        f"**A hospital network's day.** {DAY:,} chest CTs of {SLICES_OF_A_DAY} slices are {DAY / 24:.0f} an hour if they come "
-        f"evenly. At {best:.0f} series an hour on {cores()} cores, {machines:.2f} such machines would be busy all day; CT is "
+        f"**A hospital network's day.** {DAY:,} chest CTs of {SLICES_OF_A_DAY} slices are {DAY / 24:.0f} an hour "
+        "if they come "
+        f"evenly. At {best:.0f} series an hour on {cores()} cores, {machines:.2f} such machines would be busy all "
+        "day; CT is "
         f"done by day, so with a third of the hours carrying all of it {-(-peak // 1):.0f} machines of {cores()} cores "
-        f"({cores() * -(-peak // 1):.0f} cores) keep up. Several Orthancs that share one PostgreSQL share the queue of jobs "
+        f"({cores() * -(-peak // 1):.0f} cores) keep up. Several Orthancs that share one PostgreSQL share the "
+        "queue of jobs "
         "([reliability](reliability.md)), so machines are added without any other change. Arriving pixels are "
-        f"{DAY * SLICES_OF_A_DAY * 512 * 512 * 2 / 1e12:.1f} TB a day, {DAY * SLICES_OF_A_DAY * 512 * 512 * 2 / 86400e6:.0f} "
+        f"{DAY * SLICES_OF_A_DAY * 512 * 512 * 2 / 1e12:.1f} TB a day, "
+        f"{DAY * SLICES_OF_A_DAY * 512 * 512 * 2 / 86400e6:.0f} "
         "MB/s on average, which storage and network have to carry whoever analyses them; the results add about "
         f"{22 * DAY / 1e6:.2f} TB. This is arithmetic from the table above; no such network was run.",
         load_before=load,
