@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import HttpCredentials, Page, Route, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 
@@ -17,11 +17,15 @@ TIMEOUT_MS = 60_000
 
 
 @contextmanager
-def browser_page() -> Iterator[Page]:
-    """A page of a browser; at the end no script of the pages may have failed, nor broken their security policy."""
+def browser_page(login: tuple[str, str] | None = None) -> Iterator[Page]:
+    """A page of a browser, which knows the user's name and password where given.
+
+    At the end no script of the pages may have failed, nor broken their security policy.
+    """
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        credentials = HttpCredentials(username=login[0], password=login[1]) if login else None
+        page = browser.new_page(viewport={"width": 1400, "height": 1000}, http_credentials=credentials)
         page.set_default_timeout(TIMEOUT_MS)
         expect.set_options(timeout=TIMEOUT_MS)
         wrong: list[str] = []

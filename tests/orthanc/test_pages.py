@@ -286,6 +286,32 @@ def test_installed_viewers_are_linked(page: Page, asked: OrthancServer, findings
     page.unroute("**/plugins")
 
 
+FOCUSED = """() => {
+    const at = document.activeElement;
+    return at.getAttribute('aria-label') || (at.labels && at.labels[0] ? at.labels[0].innerText : at.innerText).trim();
+}"""
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(results: Page) -> None:
+    reached = []
+    for _ in range(60):
+        results.keyboard.press("Tab")
+        reached.append(results.evaluate(FOCUSED))
+        if "Measurements (SR)" in reached:
+            break
+    assert "" not in reached
+    before = ["Orthanc Explorer", "All analyses"]
+    place_of_picture = next(n for n, name in enumerate(reached) if name.startswith("CT, slice"))
+    assert reached[:place_of_picture] == before
+    assert reached[place_of_picture + 1] == "Slice, from head to feet"
+    for name in ("Lung", "Lungs", "Ground glass", "Consolidation", "Opacity", "Report (PDF)", "Lungs (SEG)"):
+        assert name in reached
+    assert any(name.startswith("Show the analysis of ") for name in reached)
+    expect(results.get_by_role("table", name="Measurements").get_by_role("columnheader")).to_have_text(
+        ["Total", "Right", "Left"]
+    )
+
+
 def test_earlier_analyses_of_the_patient(results: Page, series: dict[str, str]) -> None:
     rows = results.locator("#analyses tr")
     expect(rows).to_have_count(2)

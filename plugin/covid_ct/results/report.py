@@ -28,6 +28,10 @@ _GAP = 3.0
 _HEADER_WIDTHS = (56.0, 38.0, 37.0, 23.0, 28.0)
 _MARK = 4.2
 """Size of the badge that holds an orientation mark."""
+_LINE, _HEADING = 3.6, 6.4
+"""Height of a line of small print, and what a heading takes besides."""
+_MOST_WARNINGS = 8
+"""Lines."""
 
 
 def report_pdf(volume: Volume, findings: Findings) -> bytes:
@@ -185,8 +189,12 @@ class _Page:
         self._paragraphs(x, right, "Series", wording.series_lines(self._volume), 6)
         lesions = wording.lesion_lines(self._volume, self._findings.measurements.lesions)
         self._paragraphs(x, right, "Largest lesions", lesions, 6)
-        self._paragraphs(x, right, "Models and measured accuracy", wording.model_lines(self._findings.models), 9)
-        self._paragraphs(x, right, "Warnings", self._findings.warnings or ("None.",), 8)
+        models, warnings = wording.model_lines(self._findings.models), self._findings.warnings or ("None.",)
+        # Warnings come first in what there is room for, and last on the page.
+        room = int((_PAGE_HEIGHT - _MARGIN - 10 - self._y - 2 * _HEADING) / _LINE)
+        shown = min(len(self._wrapped(right, warnings)), _MOST_WARNINGS)
+        self._paragraphs(x, right, "Models and measured accuracy", models, room - shown)
+        self._paragraphs(x, right, "Warnings", warnings, _MOST_WARNINGS)
 
     def footer(self) -> None:
         """That this is no diagnosis, and what made it."""
@@ -211,18 +219,23 @@ class _Page:
         """Heading and wrapped lines below each other; what has no room is counted, not dropped in silence."""
         self._text(x, self._y, heading, size=8, bold=True)
         self._y += 4
-        self._set_font(8, bold=False)
-        wrapped: list[str] = []
-        for line in lines:
-            text = self._fonts.printable(line)
-            parts = self._pdf.multi_cell(width, 3.6, text, dry_run=True, output="LINES", align="L")
-            wrapped += cast("list[str]", parts)
+        wrapped = self._wrapped(width, lines)
         if len(wrapped) > most:
             wrapped = [*wrapped[: most - 1], wording.more_lines(len(wrapped) - most + 1)]
         for line in wrapped:
             self._text(x, self._y, line, size=8, width=width)
-            self._y += 3.6
-        self._y += 2.4
+            self._y += _LINE
+        self._y += _HEADING - 4
+
+    def _wrapped(self, width: float, lines: Sequence[str]) -> list[str]:
+        """Lines of small print, broken where they are too wide."""
+        self._set_font(8, bold=False)
+        wrapped: list[str] = []
+        for line in lines:
+            text = self._fonts.printable(line)
+            parts = self._pdf.multi_cell(width, _LINE, text, dry_run=True, output="LINES", align="L")
+            wrapped += cast("list[str]", parts)
+        return wrapped
 
     def _picture(self, plane: Plane, x: float, width: float, most_height: float) -> float:
         """Draw a plane with its orientation marks into a box from the current height on; returns the box's height."""

@@ -163,7 +163,8 @@ export async function showHistory(patient, current) {
     const here = analysis.id === current;
     const last = element('td', here ? 'this one' : '');
     if (!here) {
-      last.append(element('a', 'show', { href: `results.html?series=${analysis.id}` }));
+      const label = `Show the analysis of ${dateText(analysis.date)}`;
+      last.append(element('a', 'show', { href: `results.html?series=${analysis.id}`, 'aria-label': label }));
     }
     return row(dateText(analysis.date), [
       element('td', percent(analysis.findings.lesion_to_lung_ratio.total)),
