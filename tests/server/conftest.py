@@ -1,10 +1,10 @@
 """The server's parts put together over a fake Orthanc, without threads."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from covid_ct.server.configuration import Configuration
@@ -17,8 +17,6 @@ from covid_ct.server.postgresql import PostgresqlDatabase
 from tests.postgresql import PROGRAMS, PostgresqlServer
 from tests.series.images import encode, make_series
 from tests.server.fake_orthanc import FakeOrthanc, orthanc_id
-
-NUMBERS = itertools.count()
 
 
 @dataclass
@@ -53,12 +51,25 @@ def postgresql() -> Iterator[PostgresqlServer]:
     server.remove()
 
 
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql: PostgresqlServer) -> dict[str, str]:
+    return postgresql.make_database("orthanc")
+
+
+@pytest.fixture
+def empty_postgresql(postgresql_database: dict[str, str]) -> dict[str, str]:
+    """How to connect to a database that holds nothing of ours, in libpq's keywords."""
+    with psycopg.connect(**postgresql_database, autocommit=True) as connection:  # type: ignore[arg-type]
+        connection.execute("DROP SCHEMA IF EXISTS covid_ct CASCADE")
+    return postgresql_database
+
+
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
 def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Database]]:
     """Connects to one database, as an Orthanc does at its start; once in each kind of database."""
     settings = {}
     if request.param == "PostgreSQL":
-        settings = request.getfixturevalue("postgresql").make_database(f"test{next(NUMBERS)}")
+        settings = request.getfixturevalue("empty_postgresql")
     opened: list[Database] = []
 
     def one() -> Database:

@@ -17,7 +17,6 @@ from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.postgresql import PostgresqlDatabase
 from covid_ct.server.servers import DEAD_AFTER_S, Caretaker, Servers
 from tests.postgresql import PostgresqlServer
-from tests.server.conftest import NUMBERS
 
 JOB = Job("j1", "series-1", "1.2.3", Trigger.REST)
 
@@ -36,12 +35,11 @@ class Site:
 
 
 @pytest.fixture
-def shared(postgresql: PostgresqlServer) -> Iterator[Connect]:
-    settings = postgresql.make_database(f"shared{next(NUMBERS)}")
+def shared(empty_postgresql: dict[str, str]) -> Iterator[Connect]:
     opened = []
 
     def connect() -> PostgresqlDatabase:
-        opened.append(PostgresqlDatabase(settings))
+        opened.append(PostgresqlDatabase(empty_postgresql))
         return opened[-1]
 
     yield connect

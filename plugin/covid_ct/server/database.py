@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,19 @@ class Database(ABC):
             self.changed.notify_all()
             return rows
 
+    def insert(self, table: str, row: Mapping[str, object]) -> None:
+        """Keep a row, by column; where its key is known, what is there stays."""
+        marks = ", ".join("?" for _ in row)
+        statement = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - constant names
+        self.change(statement, tuple(row.values()))
+
+    def update(self, table: str, where: Mapping[str, object], values: Mapping[str, object]) -> bool:
+        """Change the rows whose columns have just these values; whether there were any."""
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        condition = " AND ".join(f"{name} = ?" for name in where)
+        statement = f"UPDATE {table} SET {assignments} WHERE {condition} RETURNING 1"  # noqa: S608 - constant names
+        return bool(self.change(statement, (*values.values(), *where.values())))
+
     def mark(self, name: str) -> int | None:
         """A number kept by name, such as a place in Orthanc's list of changes."""
         rows = self.select("SELECT value FROM marks WHERE name = ?", (name,))
@@ -105,13 +118,9 @@ class Database(ABC):
     def copy_jobs(self, source: "Database") -> None:
         """Keep the jobs and deliveries of another database too, but for those that are known."""
         for table in ("jobs", "deliveries"):
-            columns = ", ".join(TABLES[table])
-            values = ", ".join("?" for _ in TABLES[table])
-            for row in source.select(f"SELECT {columns} FROM {table}"):  # noqa: S608 - constant names
-                self.change(
-                    f"INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING",  # noqa: S608
-                    row,
-                )
+            columns = tuple(TABLES[table])
+            for row in source.select(f"SELECT {', '.join(columns)} FROM {table}"):  # noqa: S608 - constant names
+                self.insert(table, dict(zip(columns, row, strict=True)))
 
     def wake(self) -> None:
         """Wake all that wait for a change."""

@@ -80,11 +80,8 @@ class DeliveryStore:
     def add(self, job_id: str, destinations: Sequence[str]) -> None:
         """Have the job's results sent to these destinations once it has succeeded."""
         for destination in destinations:
-            self._database.change(
-                "INSERT INTO deliveries (job, destination, state, attempts, error, not_before, server) "
-                "VALUES (?, ?, ?, 0, '', '', '') ON CONFLICT DO NOTHING",
-                (job_id, destination, DeliveryState.PENDING),
-            )
+            row = {"job": job_id, "destination": destination, "state": DeliveryState.PENDING}
+            self._database.insert("deliveries", row | {"attempts": 0, "error": "", "not_before": ""})
 
     def of_job(self, job_id: str) -> list[Delivery]:
         """The deliveries of one job."""
@@ -125,15 +122,12 @@ class DeliveryStore:
         """
         for (server,) in self._database.select("SELECT DISTINCT server FROM deliveries WHERE server != ''"):
             if server not in alive:
-                self._database.change("UPDATE deliveries SET server = '' WHERE server = ?", (server,))
+                self._database.update("deliveries", {"server": server}, {"server": ""})
 
     def _release(self, delivery: Delivery, **values: object) -> None:
         """Let go of a delivery that was tried here."""
-        assignments = ", ".join(f"{name} = ?" for name in values)
-        self._database.change(
-            f"UPDATE deliveries SET {assignments}, server = '' WHERE job = ? AND destination = ? AND server = ?",  # noqa: S608
-            (*values.values(), delivery.job, delivery.destination, self._me),
-        )
+        mine = {"job": delivery.job, "destination": delivery.destination, "server": self._me}
+        self._database.update("deliveries", mine, {**values, "server": ""})
 
     def failing(self) -> list[Delivery]:
         """Deliveries whose last attempt failed."""

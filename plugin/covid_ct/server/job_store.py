@@ -1,7 +1,7 @@
 """Where jobs are kept, so that no accepted work is lost and none is done twice."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -42,13 +42,7 @@ class JobStore:
 
     def add(self, job: Job) -> Job:
         """Keep a new job, on disk when this returns. Where one of its id exists, that one is left and returned."""
-        values = [_to_column(name, getattr(job, name)) for name in _COLUMNS]
-        values[_COLUMNS.index("created")] = job.created or timestamp()
-        marks = ", ".join("?" for _ in _COLUMNS)
-        self._database.change(
-            f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608 - constant names
-            values,
-        )
+        self._database.insert("jobs", _to_columns({**vars(job), "created": job.created or timestamp()}))
         return self[job.id]
 
     def __getitem__(self, job_id: str) -> Job:
@@ -218,21 +212,12 @@ class JobStore:
 
     def _change_mine(self, job_id: str, **values: object) -> None:
         """Change a job that runs here; nothing where another Orthanc thought this one dead and took it over."""
-        self._update("id = ? AND state = ? AND server = ?", (job_id, State.RUNNING, self._me), values)
+        self._database.update("jobs", {"id": job_id, "state": State.RUNNING, "server": self._me}, _to_columns(values))
 
     def _change(self, job: Job, **values: object) -> bool:
         """Change a job, if it is still as it was read."""
-        return self._update(
-            "id = ? AND state = ? AND server = ? AND attempts = ?",
-            (job.id, job.state, job.server, job.attempts),
-            values,
-        )
-
-    def _update(self, condition: str, condition_values: Sequence[object], values: dict[str, object]) -> bool:
-        assignments = ", ".join(f"{name} = ?" for name in values)
-        row = [_to_column(name, value) for name, value in values.items()]
-        statement = f"UPDATE jobs SET {assignments} WHERE {condition} RETURNING id"  # noqa: S608 - constant names
-        return bool(self._database.change(statement, (*row, *condition_values)))
+        as_read = {name: getattr(job, name) for name in ("id", "state", "server", "attempts")}
+        return self._database.update("jobs", as_read, _to_columns(values))
 
     def _select(self, clause: str, values: Sequence[object] = ()) -> list[Job]:
         rows = self._database.select(
@@ -256,5 +241,5 @@ def _failure(reason: str, sentence: str) -> dict[str, Any]:
     return {"state": State.FAILURE, "completed": timestamp(), "reason": reason, "error": sentence}
 
 
-def _to_column(name: str, value: object) -> object:
-    return json.dumps(value) if name in ("findings", "results") else value
+def _to_columns(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: json.dumps(value) if name in ("findings", "results") else value for name, value in values.items()}
