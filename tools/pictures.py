@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
 from tools.orthanc_server import REPOSITORY, OrthancServer
@@ -15,6 +15,9 @@ IMAGES = REPOSITORY / "docs/images"
 
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 """Chromium runs as whoever runs this, and asks nobody on the network."""
+
+DESK, PHONE = (1280, 800), (390, 844)
+"""Width and height of a browser's window in pixels."""
 
 
 def main() -> None:
@@ -29,10 +32,13 @@ def main() -> None:
             _picture_report(server, job, folder)
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
-                page = browser.new_page(viewport={"width": 1280, "height": 800})
-                _picture(page, f"{server.url}/covid/app/results.html?series={series}", "results-page.png")
-                _picture(page, f"{server.url}/covid/app/jobs.html", "jobs-page.png")
-                _picture(page, f"{server.url}/app/explorer.html#series?uuid={series}", "explorer.png")
+                results = f"{server.url}/covid/app/results.html?series={series}"
+                drawn = "#picture[data-segmentations='2']"
+                _picture(browser, results, drawn, "results-page.png")
+                _picture(browser, results, drawn, "results-page-phone.png", PHONE)
+                _picture(browser, f"{server.url}/covid/app/jobs.html", "#jobs li", "jobs-page.png", (1280, 400))
+                explorer = f"{server.url}/app/explorer.html#series?uuid={series}"
+                _picture(browser, explorer, "text=research use only", "explorer.png", (1280, 1000))
                 browser.close()
 
 
@@ -51,11 +57,14 @@ def _picture_report(server: OrthancServer, job: dict[str, Any], folder: Path) ->
     subprocess.run(["pdftoppm", "-png", "-r", "80", "-singlefile", pdf, IMAGES / "report"], check=True)
 
 
-def _picture(page: Page, url: str, name: str) -> None:
+def _picture(browser: Browser, url: str, ready: str, name: str, size: tuple[int, int] = DESK) -> None:
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     page.goto(url)
-    # Pictures of the CT come after the page; nothing tells when the last one is drawn.
-    page.wait_for_timeout(5000)
+    page.wait_for_selector(ready)
+    # What stands beside it comes a moment later.
+    page.wait_for_timeout(2000)
     page.screenshot(path=IMAGES / name)
+    page.close()
 
 
 if __name__ == "__main__":
