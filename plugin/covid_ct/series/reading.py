@@ -65,7 +65,7 @@ def read_series(
     rules = rules or SeriesRules()
     headers: list[Dataset] = []
     slices: list[SliceHeader] = []
-    images: list[NDArray[np.int16] | None] = []
+    pixels = np.empty((0, 0, 0), np.int16)
     seen: set[str] = set()
     for content in files:
         if cancelled():
@@ -78,7 +78,11 @@ def read_series(
         series_uid = text(header, "SeriesInstanceUID")
         check_slice(series_uid, slices[-1], slices[0])
         check_voxels(series_uid, len(slices), slices[0], rules)
-        images.append(hounsfield_units(header, stored_values(header, content, decode)))
+        image = hounsfield_units(header, stored_values(header, content, decode))
+        if not headers:
+            # Memory that is set aside but never written to costs nothing.
+            pixels = np.empty((min(rules.max_slices, rules.max_voxels // image.size), *image.shape), np.int16)
+        pixels[len(headers)] = image
         del header["PixelData"]
         headers.append(header)
     if not headers:
@@ -87,7 +91,9 @@ def read_series(
     arrangement = arrange(text(headers[0], "SeriesInstanceUID"), slices, rules)
     ordered = tuple(headers[index] for index in arrangement.order)
     _drop_unreadable(ordered[0])
-    return Volume(_stack(images, arrangement), arrangement.affine, ordered, _warnings(ordered[0], arrangement))
+    pixels.resize((len(headers), *pixels.shape[1:]), refcheck=False)
+    _reorder(pixels, arrangement.order.tolist())
+    return Volume(pixels, arrangement.affine, ordered, _warnings(ordered[0], arrangement))
 
 
 def series_header(header: Dataset, slices: int) -> SeriesHeader:
@@ -123,7 +129,9 @@ def slice_header(header: Dataset) -> SliceHeader:
 
 def _parse(content: bytes, number: int) -> Dataset:
     try:
-        return pydicom.dcmread(io.BytesIO(content))
+        # pydicom keeps the buffer with the header; closed, it no longer keeps the pixels.
+        with io.BytesIO(content) as buffer:
+            return pydicom.dcmread(buffer)
     except DECODING_ERRORS as error:
         raise SeriesRefused(
             Reason.BAD_HEADER,
@@ -167,15 +175,18 @@ def _drop_unreadable(header: Dataset) -> None:
             del header[tag]
 
 
-def _stack(images: list[NDArray[np.int16] | None], arrangement: Arrangement) -> NDArray[np.int16]:
-    """Images in order as one array; each is let go once it is copied, so that memory holds about one copy."""
-    first = images[0]
-    assert first is not None  # noqa: S101 - images are let go below only
-    volume = np.empty((len(images), *first.shape), np.int16)
-    for place, index in enumerate(arrangement.order):
-        volume[place] = images[index]
-        images[index] = None
-    return volume
+def _reorder(images: NDArray[np.int16], order: list[int]) -> None:
+    """Put images in order, in place: each goes where the one before it in its cycle has just left."""
+    for start in range(len(order)):
+        if order[start] == start:
+            continue
+        held = images[start].copy()
+        place = start
+        while order[place] != start:
+            images[place] = images[order[place]]
+            order[place], place = place, order[place]
+        images[place] = held
+        order[place] = place
 
 
 def _warnings(header: Dataset, arrangement: Arrangement) -> tuple[str, ...]:
