@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from covid_ct.inference.parallel import cores, in_parallel
+
 TISSUE_HU = -300
 """Voxels above this at the lungs' edge are more chest wall, diaphragm or mediastinum than lung.
 
@@ -26,7 +28,8 @@ def trim_edge(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], hu: NDArray[
         Pixel spacing in mm.
     """
     steps = max(1, round(TRIM_MM / pixel_mm))
-    for index in np.flatnonzero(lungs.any(axis=(1, 2))):
+
+    def work(index: int) -> None:
         mask = lungs[index] > 0
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
@@ -35,6 +38,9 @@ def trim_edge(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], hu: NDArray[
         for _ in range(steps):
             inside &= ~(tissue & _edge(inside))
         lungs[index][box][~inside] = 0
+
+    for _ in in_parallel(work, np.flatnonzero(lungs.any(axis=(1, 2))).tolist(), cores()):
+        pass
 
 
 def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from covid_ct.analysis.findings import LesionKind
 from covid_ct.analysis.lungs import HALF, sum_classes
 from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
+from covid_ct.inference.parallel import cores, in_parallel
 from covid_ct.inference.preprocessing import mask_box, resize
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
@@ -92,7 +93,11 @@ def _dense(prediction: Prediction, scan: Scan, kept: NDArray[np.bool_]) -> NDArr
     """Cells whose mean density is that of consolidation, in slices that hold lesions."""
     dense = np.zeros_like(kept)
     size = (kept.shape[1], kept.shape[2])
-    for index in np.flatnonzero(kept.any(axis=(1, 2))):
+
+    def work(index: int) -> None:
         place = (index + prediction.box.slices[0], *prediction.box.index[1:])
         dense[index] = resize(scan.hu[place], size) > CONSOLIDATION_HU
+
+    for _ in in_parallel(work, np.flatnonzero(kept.any(axis=(1, 2))).tolist(), cores()):
+        pass
     return dense
