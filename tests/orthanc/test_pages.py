@@ -272,18 +272,29 @@ def test_results_are_linked(results: Page, asked: OrthancServer) -> None:
         assert asked.get(f"/instances/{instance}/simplified-tags")["Modality"] == "SEG"
 
 
-def test_installed_viewers_are_linked(page: Page, asked: OrthancServer, findings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("dicom_web", [True, False])
+def test_installed_viewers_are_linked(
+    dicom_web: bool, page: Page, asked: OrthancServer, findings: dict[str, Any]
+) -> None:
     series = asked.get(f"/covid/jobs/{findings['Job']}")["Content"]["Series"]
     study = asked.get(f"/series/{series}/study")
     page.route("**/plugins", lambda route: route.fulfill(json=["dicom-web", "ohif", "stone-webviewer"]))
+    # As Orthanc's OHIF plugin writes its setting DataSource.
+    config = f"if ({str(dicom_web).lower()}) {{ window.config.dataSources = []; }}"
+    page.route("**/ohif/app-config.js", lambda route: route.fulfill(body=config, content_type="text/javascript"))
     show(page, asked, series)
+    ohif = {
+        True: f"StudyInstanceUIDs={study['MainDicomTags']['StudyInstanceUID']}",
+        False: f"url=../studies/{study['ID']}/ohif-dicom-json",
+    }
     for name, address in (
-        ("Open in OHIF", f"/ohif/viewer?url=../studies/{study['ID']}/ohif-dicom-json"),
+        ("Open in OHIF", f"/ohif/viewer?{ohif[dicom_web]}"),
         ("Open in Stone", f"/stone-webviewer/index.html?study={study['MainDicomTags']['StudyInstanceUID']}"),
     ):
         expect(page.get_by_role("link", name=name)).to_have_attribute("href", asked.url + address)
     expect(page.get_by_role("link", name=re.compile("^Open in"))).to_have_count(2)
     page.unroute("**/plugins")
+    page.unroute("**/ohif/app-config.js")
 
 
 FOCUSED = """() => {

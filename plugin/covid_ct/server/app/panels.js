@@ -1,6 +1,6 @@
 // What stands beside the picture: numbers, lesions, earlier analyses, results, models.
 
-import { address, getJson, orNull } from './orthanc.js';
+import { address, getBytes, getJson, orNull } from './orthanc.js';
 import { percent, resultLinks } from './words.js';
 
 const MOST_LESIONS = 20;
@@ -114,9 +114,18 @@ export function showNotes(findings) {
   reveal('made-by');
 }
 
+/** Orthanc's OHIF plugin is asked for a study in the way of its DataSource, which only its app-config.js tells. */
+async function ohifPath(study) {
+  const config = await orNull(getBytes('/ohif/app-config.js'));
+  const usesDicomWeb = config && new TextDecoder().decode(config).includes('if (true)');
+  return usesDicomWeb
+    ? `/ohif/viewer?StudyInstanceUIDs=${study.MainDicomTags.StudyInstanceUID}`
+    : `/ohif/viewer?url=../studies/${study.ID}/ohif-dicom-json`;
+}
+
 /** Where the installed viewers show a study; the paths are those of Orthanc's plugins. */
 const VIEWERS = {
-  ohif: ['OHIF', (study) => `/ohif/viewer?url=../studies/${study.ID}/ohif-dicom-json`],
+  ohif: ['OHIF', ohifPath],
   'stone-webviewer': ['Stone', (study) => `/stone-webviewer/index.html?study=${study.MainDicomTags.StudyInstanceUID}`],
   volview: ['VolView', (study) => `/volview/index.html?names=[archive.zip]&urls=[../studies/${study.ID}/archive]`],
 };
@@ -126,9 +135,11 @@ export async function showLinks(findings, study) {
   fill('results', results);
   reveal('links');
   const plugins = await getJson('/plugins');
-  const viewers = plugins
-    .filter((name) => name in VIEWERS)
-    .map((name) => item(link(`Open in ${VIEWERS[name][0]}`, VIEWERS[name][1](study))));
+  const viewers = await Promise.all(
+    plugins
+      .filter((name) => name in VIEWERS)
+      .map(async (name) => item(link(`Open in ${VIEWERS[name][0]}`, await VIEWERS[name][1](study)))),
+  );
   fill('results', [...results, ...viewers]);
 }
 
@@ -183,6 +194,9 @@ function shape(name, attributes, text = '') {
   return made;
 }
 
+/** More points of the curve than this have no room for their numbers. */
+const MOST_LABELLED = 6;
+
 /** Lesions in percent of the lung over time; the table beside it says the same. */
 function curve(analyses, current) {
   const [width, height, margin] = [320, 110, 22];
@@ -202,7 +216,9 @@ function curve(analyses, current) {
     shape('line', { x1: margin, x2: width - margin, y1: height - margin, y2: height - margin, class: 'axis' }),
     shape('polyline', { points: points.map(({ x, y }) => `${x},${y}`).join(' ') }),
     ...points.map(({ x, y, here }) => shape('circle', { cx: x, cy: y, r: here ? 5 : 3.5, class: here ? 'here' : '' })),
-    ...points.map(({ x, y, text }) => shape('text', { x, y: y - 8, 'text-anchor': 'middle' }, text)),
+    ...points
+      .filter(({ here }) => here || points.length <= MOST_LABELLED)
+      .map(({ x, y, text }) => shape('text', { x, y: y - 8, 'text-anchor': 'middle' }, text)),
     shape('text', { x: margin, y: height - 6 }, dateText(analyses[0].date)),
     shape('text', { x: width - margin, y: height - 6, 'text-anchor': 'end' }, dateText(analyses.at(-1).date)),
   );
