@@ -24,8 +24,7 @@ from covid_ct.inference.session import Model
 from covid_ct.series.folder import read_folder
 from covid_ct.series.volume import Volume
 from models.training import data
-from models.training.covid import auc
-from models.training.slices import dice, segment_slice
+from models.training.slices import auc, dice, segment_slice
 
 WORST = Path(__file__).parent / "worst"
 WORST_COUNT = 10

@@ -17,7 +17,7 @@ from models.training import data
 from models.training.augment import Geometry, equalise, move, vary_intensities
 from models.training.networks import Classifier
 from models.training.segmentation import SEED
-from models.training.slices import segment_slice
+from models.training.slices import auc, segment_slice
 
 SIZE = (192, 256)
 CLIP_HU = (-1200.0, 200.0)
@@ -184,12 +184,6 @@ def logits_of(classifier: Classifier, embedded: Embedded, chosen: NDArray[np.boo
     """Logits of some slices as they are."""
     values = embedded.views[0][torch.from_numpy(chosen)]
     return classifier.linear((values - classifier.centre) / classifier.spread)[:, 0].numpy()
-
-
-def auc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
-    """Area under the ROC curve: how often a positive scores above a negative, ties one half."""
-    difference = positive[:, np.newaxis] - negative[np.newaxis]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
 
 
 def platt(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:

@@ -73,3 +73,9 @@ def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.f
     axes = tuple(range(1, truth.ndim))
     total = predicted.sum(axis=axes) + truth.sum(axis=axes)
     return np.where(total > 0, 2.0 * (predicted & truth).sum(axis=axes) / np.maximum(total, 1), 1.0)
+
+
+def auc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
+    """Area under the ROC curve: how often a positive scores above a negative, ties one half."""
+    difference = positive[:, np.newaxis] - negative[np.newaxis]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
