@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from covid_ct import __version__
 from covid_ct.server.configuration import KEYS
 from tests.docs.conftest import REPOSITORY
 from tools.orthanc_configuration import COMMENTED_JSON
@@ -62,6 +64,14 @@ def test_make_help_lists_every_target() -> None:
 def test_every_key_of_the_configuration_is_listed(page: str) -> None:
     rows = re.findall(r"^\| `([A-Z]\w+)` \|", (REPOSITORY / page).read_text(), re.MULTILINE)
     assert set(rows) >= KEYS
+
+
+def test_the_workflow_runs_what_ci_runs_and_the_citation_is_of_this_version() -> None:
+    (job,) = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    assert job["steps"][-1] == {"run": ".ci/run"}
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert citation["license"] == "AGPL-3.0-or-later"
 
 
 def test_marked_blocks_run(server: OrthancServer, series: str) -> None:
