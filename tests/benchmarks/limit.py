@@ -12,7 +12,7 @@ GRID_CELLS = 256 * 256
 """Cells of a slice on the networks' grids."""
 
 RESULT_BYTES = 22_000_000
-"""About what the results of a series of `REFERENCE` slices hold: a bit for each voxel of the segmentations' frames, and the
+"""About what the results of a series of `REFERENCE` slices hold: a bit for each voxel of the SEGs' frames, and the
 pictures."""
 
 

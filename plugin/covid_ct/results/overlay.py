@@ -3,7 +3,6 @@
 highdicom's `SCImage` has no place for a picture's position in the patient.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from io import BytesIO
@@ -19,6 +18,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from covid_ct import RESEARCH_USE_ONLY
 from covid_ct.analysis.findings import Findings, LesionKind
+from covid_ct.inference.parallel import cores, in_parallel
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, TINT, in_lung_window
 from covid_ct.results.source import (
@@ -79,14 +79,14 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
         of the CT and the CT image that each shows. Below each picture lie a legend and what it is not for.
     """
     grid = _grid(volume, findings)
-    pictures = _pictures(volume, findings, grid)
     encoded: list[bytes] = []
-    with ThreadPoolExecutor() as pool:
-        for quality in _QUALITIES:
-            encoded = list(pool.map(partial(_jpeg, quality=quality), pictures))
-            if sum(map(len, encoded)) <= MAX_BYTES:
-                break
-    common = _common(volume, uids, grid, pictures[0].shape)
+    for quality in _QUALITIES:
+        # Drawn anew for each quality, which is hardly ever asked, rather than all kept.
+        draw = partial(_drawn, volume=volume, findings=findings, grid=grid, quality=quality)
+        encoded = list(in_parallel(draw, grid.slices, cores()))
+        if sum(map(len, encoded)) <= MAX_BYTES:
+            break
+    common = _common(volume, uids, grid, _picture(volume, findings, grid, grid.slices[0]).shape)
     return [
         _capture(instance_of(common, uids, NAME, number, JPEGBaseline8Bit), volume, index, jpeg)
         for number, (index, jpeg) in enumerate(zip(grid.slices, encoded, strict=True), start=1)
@@ -102,26 +102,27 @@ def _grid(volume: Volume, findings: Findings) -> _Grid:
     return _Grid(range(highest, lowest - 1, -between), -(-max(lungs.shape[1:]) // MAX_SIDE))
 
 
-def _pictures(volume: Volume, findings: Findings, grid: _Grid) -> list[NDArray[np.uint32]]:
-    """Pictures with the legend below, of an even number of columns as 4:2:2 wants them.
+def _drawn(index: int, volume: Volume, findings: Findings, grid: _Grid, quality: int) -> bytes:
+    """Picture of a slice as JPEG."""
+    return _jpeg(_picture(volume, findings, grid, index), quality)
+
+
+def _picture(volume: Volume, findings: Findings, grid: _Grid, index: int) -> NDArray[np.uint32]:
+    """Picture of a slice with the legend below, of an even number of columns as 4:2:2 wants them.
 
     Each pixel is one number that holds the bytes red, green, blue and one to spare.
     """
-    colors = _color_table()
-    pictures = []
-    for index in grid.slices:
-        hu, lungs, lesions = (
-            volume.to_lps(array)[index, :: grid.step, :: grid.step]
-            for array in (volume.hu, findings.lungs, findings.lesions)
-        )
-        rows, columns = hu.shape
-        legend = _legend(columns + columns % 2)
-        picture = np.zeros((rows + legend.shape[0], legend.shape[1]), np.uint32)
-        classes = np.where(_edge(lungs > 0) & (lesions == 0), np.uint16(_EDGE), lesions)
-        picture[:rows, :columns] = colors.take(classes * 256 + in_lung_window(hu), mode="clip")
-        picture[rows:] = legend
-        pictures.append(picture)
-    return pictures
+    hu, lungs, lesions = (
+        volume.to_lps(array)[index, :: grid.step, :: grid.step]
+        for array in (volume.hu, findings.lungs, findings.lesions)
+    )
+    rows, columns = hu.shape
+    legend = _legend(columns + columns % 2)
+    picture = np.zeros((rows + legend.shape[0], legend.shape[1]), np.uint32)
+    classes = np.where(_edge(lungs > 0) & (lesions == 0), np.uint16(_EDGE), lesions)
+    picture[:rows, :columns] = _color_table().take(classes * 256 + in_lung_window(hu), mode="clip")
+    picture[rows:] = legend
+    return picture
 
 
 def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
