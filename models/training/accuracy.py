@@ -126,9 +126,11 @@ def _picture(hu: NDArray[np.int16], found: NDArray[np.bool_], truth: NDArray[np.
 def keep_figures(models: Path, role: Role, folder: Path) -> None:
     """Measure a model on slices that it has not seen, and keep the figures beside it."""
     lungs, lesions = (Model(load_manifest(models / name, name)) for name in SEGMENTERS)
-    rows = [asdict(row) for row in measure_slices(lungs, lesions, folder, worst=True) if row.role == role]
+    rows = [row for row in measure_slices(lungs, lesions, folder, worst=True) if row.role == role]
+    if role == "lesions":
+        rows += infected(Analyzer(models), lungs, lesions, folder)
     sha256 = load_manifest(models / role, role).sha256
-    content = {"date": str(date.today()), "sha256": sha256, "rows": rows}
+    content = {"date": str(date.today()), "sha256": sha256, "rows": [asdict(row) for row in rows]}
     (models / role / HELD_BACK).write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -173,7 +175,7 @@ def measure_figures(models: Path) -> Iterator[Row]:
         yield Row(text, on, figures[name])
 
 
-def infected(analyzer: Analyzer, lungs: Model, lesions: Model, folder: Path, step: int = 1) -> Iterator[Row]:
+def infected(analyzer: Analyzer, lungs: Model, lesions: Model, folder: Path) -> Iterator[Row]:
     """How well the share of lung that is lesion tells infected slices from clean ones.
 
     Every slice of the CLAHE patients and of MedSeg is infected, so that clean ones come from series without COVID-19
@@ -185,7 +187,7 @@ def infected(analyzer: Analyzer, lungs: Model, lesions: Model, folder: Path, ste
         if not is_covid
         for findings in [analyzer.analyze(volume)]
     ]
-    for slices in (data.medseg_slices(folder), every(data.clahe_slices(folder, held_back=True), step)):
+    for slices in (data.medseg_slices(folder), data.clahe_slices(folder, held_back=True)):
         held = slices.part(slices.held_back)
         maps = [segment_slice(lungs, lesions, hu) for hu in tqdm(held.hu, desc=slices.name, mininterval=10)]
         shares = _shares(np.stack([each.lungs for each in maps]), np.stack([each.lesions for each in maps]))
@@ -206,7 +208,6 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=1, help="take every so manieth slice of the CLAHE patients")
     arguments = parser.parse_args()
     lungs, lesions = (Model(load_manifest(arguments.models / role, role)) for role in SEGMENTERS)
-    analyzer = Analyzer(arguments.models)
     print("| measure | on | value | |\n|---|---|---|---|")
     for role in SEGMENTERS:
         for row in kept_figures(arguments.models, role)[2]:
@@ -214,9 +215,7 @@ def main() -> None:
     for row in measure_slices(lungs, lesions, arguments.data, arguments.step):
         if load_manifest(arguments.models / row.role, row.role).sha256 != kept_figures(arguments.models, row.role)[1]:
             print(replace(row, on=f"shipped file, which saw these slices: {row.on}"), flush=True)
-    for row in infected(analyzer, lungs, lesions, arguments.data, arguments.step):
-        print(row, flush=True)
-    for row in measure_series(analyzer, arguments.data):
+    for row in measure_series(Analyzer(arguments.models), arguments.data):
         print(row, flush=True)
     for row in measure_figures(arguments.models):
         print(row, flush=True)

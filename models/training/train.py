@@ -23,7 +23,7 @@ from models.training.augment import Geometry
 from models.training.export import export, export_classifier, quantise, write_manifest
 from models.training.networks import Classifier, OneForeground, UNet
 from models.training.segmentation import SEED, Pool, Recipe, predict, prepare, train
-from models.training.slices import dice
+from models.training.slices import auc, dice
 
 VERSION = "1.1.0"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -119,12 +119,12 @@ def train_covid(folder: Path, models: Path) -> None:
     truth = np.arange(len(logits)) < len(yes)
     slope, intercept = covid.platt(logits, truth)
     trivial = covid.linear_auc(*(covid.trivial_features(folder, kind) for kind in ("covid", "other")))
-    lesions = covid.auc(positive.features[:, 0].numpy(), negative.features[:, 0].numpy())
+    lesions = auc(positive.features[:, 0].numpy(), negative.features[:, 0].numpy())
     distribution = covid.linear_auc(positive.features.double().numpy(), negative.features.double().numpy())
     probability = 1 / (1 + np.exp(-slope * logits - intercept))
     figures = {
         "figures": [len(yes), len(no)],
-        "auc": round(covid.auc(yes, no), 3),
+        "auc": round(auc(yes, no), 3),
         "auc_of_trivial_features": round(trivial, 3),
         "auc_of_lesion_ratio": round(lesions, 3),
         "auc_of_lesion_distribution": round(distribution, 3),
@@ -180,15 +180,16 @@ def train_segmentation(recipe: Recipe, folder: Path, models: Path, go_on: bool, 
     network, losses = train_role(network, folder, recipe, everything)
     WEIGHTS.mkdir(exist_ok=True)
     torch.save(network.state_dict(), weights)
+    publish(recipe, folder, models)
     if not everything:
-        publish(recipe, folder, models, "not yet measured")
+        describe(recipe, models, "not yet measured")
         accuracy.keep_figures(models, recipe.role, folder)
         plots.losses(losses, models / recipe.role / "training.png")
-    publish(recipe, folder, models, accuracy.line(models, recipe.role))
+    describe(recipe, models, accuracy.line(models, recipe.role))
 
 
-def publish(recipe: Recipe, folder: Path, models: Path, measured: str) -> None:
-    """Write the ONNX file and the manifest of a segmentation network from its weights."""
+def publish(recipe: Recipe, folder: Path, models: Path) -> None:
+    """Write the ONNX file of a segmentation network from its weights."""
     network = UNet(3, WIDTHS)
     network.load_state_dict(torch.load(WEIGHTS / f"{recipe.role}.pt"))
     target = models / recipe.role
@@ -196,9 +197,13 @@ def publish(recipe: Recipe, folder: Path, models: Path, measured: str) -> None:
     shipped = network if recipe.role == "lungs" else OneForeground(network)
     export(shipped, recipe.geometry.size, target / "model.onnx")
     quantise(target / "model.onnx", representative(recipe, folder))
+
+
+def describe(recipe: Recipe, models: Path, measured: str) -> None:
+    """Write the manifest of a segmentation network beside its ONNX file."""
     low, high = recipe.clip_hu
     write_manifest(
-        target,
+        models / recipe.role,
         role=recipe.role,
         name=f"U-Net for {recipe.role}",
         version=VERSION,
