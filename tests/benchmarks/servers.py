@@ -22,7 +22,9 @@ STAGE = re.compile(r"covid-ct: Job (\S+): (\w+) took ([\d.]+) s")
 """The plugin's own line in Orthanc's log for each stage."""
 
 TIMEOUT_S = 240.0
-STABLE_AGE_S = 1
+STABLE_AGE_S = 3
+"""Longer than any pause between two images of an upload on a busy machine: a series that grows again is another job."""
+
 QUIET_S = 2.0
 """Pause before a measurement, so that what came before is over."""
 
