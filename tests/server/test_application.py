@@ -147,3 +147,17 @@ def test_a_postgresql_that_refuses_is_told_and_asked_again(
         postgresql.start()
     assert ask(application.routes, "analyze", **post(series_of(orthanc)))[0] == 200
     assert ended_job(application)["Content"]["Reason"] == "NoLungs"
+
+
+def test_whatever_goes_wrong_at_the_start_leaves_orthanc_alone(
+    orthanc: FakeOrthanc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_text: str) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("covid_ct.server.application.json.loads", broken)
+    application = Application(orthanc)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    status, answer = ask(application.routes, "show_status")
+    assert (status, answer["Analysis"]) == (200, "off")
+    assert answer["Problem"] == "The plugin met RecursionError: too deep"

@@ -64,9 +64,10 @@ class Application:
         try:
             configuration = read_configuration(json.loads(orthanc.GetConfiguration()))
             self._analysis = _Analysis(orthanc, self._pacs, configuration)
-        except (CovidCtError, OSError) as error:
-            self._problem = str(error)
-            orthanc.LogError(f"covid-ct: analysis is off: {error}")
+        except Exception as error:  # noqa: BLE001 - an exception here would stop Orthanc
+            expected = isinstance(error, CovidCtError | OSError)
+            self._problem = str(error) if expected else f"The plugin met {type(error).__name__}: {error}"
+            orthanc.LogError(f"covid-ct: analysis is off: {self._problem}")
         else:
             orthanc.LogWarning(f"covid-ct {__version__} is ready. {RESEARCH_USE_ONLY}")
         self.routes = Routes(
