@@ -61,7 +61,8 @@ def section() -> Section:
     ]
     return new_section(
         "The same pipeline outside Orthanc",
-        f"{REFERENCE} slices; seconds, one run after a first that loads everything. The service is a process of its own on the same machine "
+        f"{REFERENCE} slices; seconds, one run after a first that loads all. The service is a process of "
+        "its own on the same machine "
         "with the same "
         "code and its models loaded, told of the series at once (a real one would poll or wait for a call). Over "
         "HTTP it gets "
