@@ -15,8 +15,9 @@ PAGE = REPOSITORY / "docs/performance.md"
 
 HEAD = """# Performance
 
-Measured by `make benchmark`, which measures all of it in one run, the peers beside us, and writes this page. The CT is
-our own phantom in slices of 512 x 512; nothing here says how well anything is found, which is in the model cards.
+Written by `make benchmark`, which measures all of it in one run, the peers beside us. Each section tells when it was
+measured and how busy the machine was before; parts that were run by themselves have times of their own. The CT is our
+own phantom in slices of 512 x 512; nothing here says how well anything is found, which is in the model cards.
 
 **Machine**: {machine}.
 **Software**: {software}.
