@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import pydicom
 import pytest
 
 from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, store_scu, upload, wait_for_job, wait_for_jobs
-from tools.orthanc_server import OrthancServer
+from tests.orthanc.faults import Tried
+from tools.orthanc_server import OrthancServer, free_port
 
 Start = Callable[..., OrthancServer]
 
@@ -113,6 +115,39 @@ def test_a_destination_that_is_down_gets_its_results_later(
     node.start()
     wait_for_delivery(node, job["ID"], "Success")
     assert len(pacs.get("/instances")) == len(job["Content"]["Results"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", ["--refuse", "--abort-during"])
+def test_a_destination_that_refuses_or_vanishes_in_a_transfer_gets_all_later(
+    start: Start, tiny_models: Path, small_files: list[Path], tmp_path: Path, manner: str, tried: Tried
+) -> None:
+    port, arrived = free_port(), tmp_path / "arrived"
+    arrived.mkdir()
+    listener = ["storescp", "+xa", "-aet", "PACS", "-od", arrived, str(port)]
+    node = start(
+        CovidCt={"ModelsFolder": str(tiny_models), "Destinations": ["pacs"]},
+        DicomModalities={"pacs": ["PACS", "127.0.0.1", port]},
+    )
+    with subprocess.Popen([*listener[:1], manner, *listener[1:]]) as scp:
+        try:
+            job = wait_for_job(node, node.post("/covid/analyze", {"Series": upload(node, small_files)})["ID"])
+            assert "pacs" in wait_for_delivery(node, job["ID"], "Retry")["Error"]
+        finally:
+            scp.terminate()
+    results = {result["ID"] for result in job["Content"]["Results"]}
+    assert results <= set(node.get("/instances")), "they stay where they are"
+    with subprocess.Popen(listener) as scp:
+        try:
+            assert wait_for_delivery(node, job["ID"], "Success")["Attempts"] == 1, "the one that failed"
+        finally:
+            scp.terminate()
+    uids = {pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID for path in arrived.iterdir()}
+    assert len(uids) == len(results)
+    tried(
+        f"A destination that {'refuses' if manner == '--refuse' else 'vanishes in a transfer'}",
+        "the job says so, the results stay, and all of them arrive at the next attempt",
+    )
 
 
 def test_an_unknown_destination_is_named_and_stops_nothing(
