@@ -18,9 +18,9 @@ def small_series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_folder(make_phantom(options), tmp_path_factory.mktemp("ct"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
-    """An Orthanc whose address and credentials are those of the documentation, but for the port."""
+    """An Orthanc whose address and credentials are those of the documentation, but for the port; one a file."""
     models = write_all(tmp_path_factory.mktemp("models"))
     changes = {
         "CovidCt": {"Automatic": False, "ModelsFolder": str(models), "Destinations": ["this-machine"]},
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def series(server: OrthancServer, small_series: list[Path]) -> str:
     """Orthanc id of the phantom's series."""
     return upload(server, small_series)
