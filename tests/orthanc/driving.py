@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tools.orthanc_server import OrthancServer
+from tools.orthanc_server import OrthancServer, free_port
 
 JOB_TIMEOUT_S = 180
 
@@ -22,6 +23,23 @@ def store_scu(server: OrthancServer, files: Sequence[Path], called: str = "ORTHA
         ["storescu", "-xs", "-aet", calling, "-aec", called, "127.0.0.1", str(server.dicom_port), *map(str, files)],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
+
+
+@contextmanager
+def storage_scp(port: int, folder: Path, *options: str) -> Iterator[None]:
+    """A DICOM node, DCMTK's, that keeps in a folder what it is sent; its port is free again afterwards."""
+    process = subprocess.Popen(
+        ["storescp", "+xa", "-od", folder, *options, str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        # With --fork an association has a process of its own, which holds the port as long as it lives.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while free_port(port) != port:
+            time.sleep(0.05)
 
 
 def upload(server: OrthancServer, files: Sequence[Path]) -> str:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,15 @@ from typing import Any
 import pydicom
 import pytest
 
-from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, store_scu, upload, wait_for_job, wait_for_jobs
+from tests.orthanc.driving import (
+    ORTHANC_ROOT,
+    ended_in_order,
+    storage_scp,
+    store_scu,
+    upload,
+    wait_for_job,
+    wait_for_jobs,
+)
 from tests.orthanc.faults import Tried
 from tools.orthanc_server import OrthancServer, free_port
 
@@ -124,24 +131,17 @@ def test_a_destination_that_refuses_or_vanishes_in_a_transfer_gets_all_later(
 ) -> None:
     port, arrived = free_port(), tmp_path / "arrived"
     arrived.mkdir()
-    listener = ["storescp", "+xa", "-aet", "PACS", "-od", arrived, str(port)]
     node = start(
         CovidCt={"ModelsFolder": str(tiny_models), "Destinations": ["pacs"]},
         DicomModalities={"pacs": ["PACS", "127.0.0.1", port]},
     )
-    with subprocess.Popen([*listener[:1], manner, *listener[1:]]) as scp:
-        try:
-            job = wait_for_job(node, node.post("/covid/analyze", {"Series": upload(node, small_files)})["ID"])
-            assert "pacs" in wait_for_delivery(node, job["ID"], "Retry")["Error"]
-        finally:
-            scp.terminate()
+    with storage_scp(port, arrived, manner):
+        job = wait_for_job(node, node.post("/covid/analyze", {"Series": upload(node, small_files)})["ID"])
+        assert "pacs" in wait_for_delivery(node, job["ID"], "Retry")["Error"]
     results = {result["ID"] for result in job["Content"]["Results"]}
     assert results <= set(node.get("/instances")), "they stay where they are"
-    with subprocess.Popen(listener) as scp:
-        try:
-            assert wait_for_delivery(node, job["ID"], "Success")["Attempts"] == 1, "the one that failed"
-        finally:
-            scp.terminate()
+    with storage_scp(port, arrived):
+        assert wait_for_delivery(node, job["ID"], "Success")["Attempts"] == 1, "the one that failed"
     uids = {pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID for path in arrived.iterdir()}
     assert len(uids) == len(results)
     tried(

@@ -3,7 +3,6 @@
 import hashlib
 import random
 import sqlite3
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import pytest
 from pydicom import Dataset
 
 from tests.inference import tiny_models as networks
-from tests.orthanc.driving import ORTHANC_ROOT, wait_for_job, wait_for_jobs
+from tests.orthanc.driving import ORTHANC_ROOT, storage_scp, wait_for_job, wait_for_jobs
 from tests.orthanc.faults import Tried
 from tests.orthanc.series import coarse, renamed, upload_images
 from tools.orthanc_server import OrthancServer, free_port
@@ -179,32 +178,23 @@ def test_a_kill_while_results_are_forwarded(
     arrived.mkdir()
     node = {"slow": {"AET": "SLOW", "Host": "127.0.0.1", "Port": port}}
     ward = Ward(ward.server.folder, tiny_models, CovidCt={"Destinations": ["slow"]}, DicomModalities=node)
-    with subprocess.Popen(
-        ["storescp", "-od", arrived, "-aet", "SLOW", "--fork", "--sleep-during", "1", str(port)]
-    ) as scp:
-        try:
-            ward.server.start()
-            series = upload_images(ward.server, renamed(images, "forwarded"))
-            job = ward.server.post("/covid/analyze", {"Series": series})["ID"]
-            ended = wait_for_job(ward.server, job)
-            end = time.monotonic() + REACH_S
-            while not list(arrived.iterdir()) and time.monotonic() < end:
-                time.sleep(0.05)
-            before = len(list(arrived.iterdir()))
-            ward.server.kill()
-            assert 0 < before < len(ended["Content"]["Results"])
-        finally:
-            scp.terminate()
-    with subprocess.Popen(["storescp", "-od", arrived, "--fork", str(port)]) as scp:
-        try:
-            ward.server.start()
-            end = time.monotonic() + REACH_S
-            while (state := ward.server.get(f"/covid/jobs/{job}")["Content"]["Deliveries"][0]["State"]) != "Success":
-                assert time.monotonic() < end, state
-                time.sleep(0.1)
-        finally:
-            scp.terminate()
-            ward.server.kill()
+    with storage_scp(port, arrived, "--fork", "--sleep-during", "1"):
+        ward.server.start()
+        series = upload_images(ward.server, renamed(images, "forwarded"))
+        job = ward.server.post("/covid/analyze", {"Series": series})["ID"]
+        ended = wait_for_job(ward.server, job)
+        end = time.monotonic() + REACH_S
+        while not list(arrived.iterdir()) and time.monotonic() < end:
+            time.sleep(0.05)
+        before = len(list(arrived.iterdir()))
+        ward.server.kill()
+        assert 0 < before < len(ended["Content"]["Results"])
+    with storage_scp(port, arrived, "--fork"):
+        ward.server.start()
+        end = time.monotonic() + REACH_S
+        while (state := ward.server.get(f"/covid/jobs/{job}")["Content"]["Deliveries"][0]["State"]) != "Success":
+            assert time.monotonic() < end, state
+            time.sleep(0.1)
     assert len(list(arrived.iterdir())) == len(ended["Content"]["Results"])
     tried(
         "`kill -9` while results are forwarded",

@@ -1,6 +1,5 @@
 """Studies for the readers, one Orthanc that holds them, and the readers that `make test-viewers` installs."""
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydicom import dcmread
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
 from covid_ct.series.folder import read_folder
-from tests.orthanc.driving import store_scu, wait_for_jobs
+from tests.orthanc.driving import storage_scp, store_scu, wait_for_jobs
 from tests.viewers.cases import ANALYSED, HARDEST, PHANTOMS, REAL, REAL_SERIES, Case, make_case
 from tests.viewers.ohif import chromium
 from tests.viewers.ohif_server import serve_ohif
@@ -51,18 +50,11 @@ def analysed_case(server: OrthancServer, client_port: int, folder: Path) -> Case
     """Send a phantom to COVIDAET as a viewer with a listener does; the results are what comes back to the listener."""
     source = write_folder(make_phantom(PhantomOptions(seed=2)), folder / "ct")
     (folder / "results").mkdir()
-    listener = subprocess.Popen(
-        ["storescp", "+xa", "-aet", CLIENT_AET, "-od", folder / "results", str(client_port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    with storage_scp(client_port, folder / "results"):
         store_scu(server, source, called="COVIDAET", calling=CLIENT_AET)
         (job,) = wait_for_jobs(server, 1, timeout_s=600)
         assert job["State"] == "Success", job["ErrorDescription"]
         wait_for_deliveries(server, job["ID"])
-    finally:
-        listener.terminate()
-        listener.wait()
     received = {str(dcmread(path).SOPInstanceUID): path for path in (folder / "results").iterdir()}
     results = {
         f"{result['Kind']}.dcm": received[server.get(f"/instances/{result['ID']}")["MainDicomTags"]["SOPInstanceUID"]]
