@@ -13,7 +13,7 @@ from covid_ct.server.database import Database, timestamp
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
-from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
+from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord, series_header
 from covid_ct.server.requests import AnalyzeRequest
 
 CHANGES_MARK = "changes"
@@ -196,10 +196,11 @@ class Intake:
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
         """Why the headers in Orthanc's database forbid the analysis of a series, or nothing."""
         rules = self.configuration.series_rules
+        image = self.pacs.image_tags(record)
         try:
-            check_series(self.pacs.series_header(record), rules)
+            check_series(series_header(record, image), rules)
             # Only now all slices: there may have been far too many.
-            arrange(record.uid, self.pacs.slice_headers(record), rules)
+            arrange(record.uid, self.pacs.slice_headers(record, image), rules)
         except SeriesRefused as refusal:
             return refusal
         return None

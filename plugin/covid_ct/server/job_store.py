@@ -14,8 +14,8 @@ MAX_ATTEMPTS = 3
 MAX_CRASHES = 2
 """Times that a job may be found running after the process died; then it is set aside."""
 
-SAFE_STAGES = ("storing", "forwarding")
-"""Stages after the results were finished: a process that dies there was not brought down by the series."""
+SAFE_STAGE = "storing"
+"""Stage after the results were finished: a process that dies there was not brought down by the series."""
 
 _COLUMNS = tuple(column.name for column in fields(Job))
 
@@ -190,7 +190,7 @@ class JobStore:
                 unheard = job.server == self._me and job.id not in self._taken
                 if job.server in alive and not unheard:
                     continue
-                crashes = job.crashes + (job.stage not in SAFE_STAGES and not unheard)
+                crashes = job.crashes + (job.stage != SAFE_STAGE and not unheard)
                 if crashes < MAX_CRASHES:
                     # Its stage is that of the next attempt, which has not begun.
                     changed = self._change(job, state=State.PENDING, stage="waiting", crashes=crashes, server="")

@@ -170,36 +170,33 @@ class Pacs:
             updated=datetime.strptime(answer["LastUpdate"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
         )
 
-    def series_header(self, record: SeriesRecord) -> SeriesHeader:
-        """The header of a series, as far as Orthanc's database and one image have it.
+    def image_tags(self, record: SeriesRecord) -> Mapping[str, Any]:
+        """The tags of one image of a series, which stands for all.
 
         Raises
         ------
         NotFoundError
             If the series is gone.
         """
-        image = self._image(record)
-        return SeriesHeader(
-            series_uid=record.uid,
-            modality=record.modality,
-            sop_class_uid=_text(image, "SOPClassUID"),
-            manufacturer=record.manufacturer,
-            model_name=_text(image, "ManufacturerModelName"),
-            image_type=tuple(_text(image, "ImageType").split("\\")),
-            slices=len(record.instances),
-        )
+        tags: dict[str, Any] = self._get(f"/instances/{record.instances[0]}/simplified-tags")
+        return tags
 
-    def slice_headers(self, record: SeriesRecord) -> list[SliceHeader]:
+    def slice_headers(self, record: SeriesRecord, image: Mapping[str, Any]) -> list[SliceHeader]:
         """The headers of all slices as far as Orthanc's database has them; size and spacing are those of one image.
 
         Numbers that are missing or none are NaN, so that `arrange` refuses them.
 
+        Parameters
+        ----------
+        record: SeriesRecord
+        image: Mapping
+            From `image_tags`.
+
         Raises
         ------
         NotFoundError
             If the series is gone.
         """
-        image = self._image(record)
         positions = [instance["MainDicomTags"] for instance in self._get(f"/series/{record.id}/instances")]
         return [
             SliceHeader(
@@ -211,10 +208,6 @@ class Pacs:
             )
             for tags in positions
         ]
-
-    def _image(self, record: SeriesRecord) -> Any:
-        """The tags of one image of a series."""
-        return self._get(f"/instances/{record.instances[0]}/simplified-tags")
 
     def metadata(self, instance: str, name: str) -> str:
         """One metadata of an instance, or nothing where it has none."""
@@ -356,6 +349,19 @@ class Pacs:
         """Called AE title and resources that one of Orthanc's own jobs sent; an empty title where it sent nothing."""
         content = self._get(f"/jobs/{job}").get("Content", {})
         return str(content.get("RemoteAet", "")), [str(item) for item in content.get("ParentResources", [])]
+
+
+def series_header(record: SeriesRecord, image: Mapping[str, Any]) -> SeriesHeader:
+    """The header of a series from Orthanc's database and `Pacs.image_tags`."""
+    return SeriesHeader(
+        series_uid=record.uid,
+        modality=record.modality,
+        sop_class_uid=_text(image, "SOPClassUID"),
+        manufacturer=record.manufacturer,
+        model_name=_text(image, "ManufacturerModelName"),
+        image_type=tuple(_text(image, "ImageType").split("\\")),
+        slices=len(record.instances),
+    )
 
 
 def _text(tags: Mapping[str, Any], keyword: str) -> str:

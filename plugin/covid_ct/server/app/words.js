@@ -1,7 +1,5 @@
 // How findings, jobs and results are worded, in Orthanc Explorer and on the pages alike.
 
-export const NOTICE = 'For research and teaching use only. Not for diagnosis.';
-
 const RESULTS = {
   report: 'Report (PDF)',
   overlay: 'Overlay',
