@@ -98,7 +98,7 @@ accuracy: .venv/test-ready ## measure the models on ../shared/data (ARGS="--step
 	@$(PYTHON) -m models.training.accuracy ../shared/data $(ARGS)
 
 .PHONY: benchmark
-benchmark: build/benchmarks/ready ## measure speed beside peers, rewrite docs/performance.md (ARGS="--only job,limit,peers,service,quiet,throughput,gpu")
+benchmark: build/benchmarks/ready ## measure speed beside peers, rewrite docs/performance.md (ARGS="--only job,limit,peers,service,quiet,throughput,page,gpu")
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
 
 .PHONY: pictures

@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import gpu, job, limit, peers, quiet, service, throughput
+from tests.benchmarks import gpu, job, limit, page, peers, quiet, service, throughput
 from tests.benchmarks.report import Section, keep, show, write_page
 
-ORDER = ("job", "limit", "peers", "service", "quiet", "throughput", "gpu")
+ORDER = ("job", "limit", "peers", "service", "quiet", "throughput", "page", "gpu")
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
         "service": service.section,
         "quiet": quiet.section,
         "throughput": throughput.section,
+        "page": page.section,
         "gpu": gpu.section,
     }
     for name in ORDER:

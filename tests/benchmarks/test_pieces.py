@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks import gpu, job, limit, machine, peers, quiet, report, service, throughput
+from tests.benchmarks import gpu, job, limit, machine, page, peers, quiet, report, service, throughput
 from tests.benchmarks.series import phantom_series
 
 SLICES, MATRIX = 50, 128
@@ -49,6 +49,12 @@ def test_a_service_outside_takes_the_same_steps():
     ways = service.measure(SLICES, MATRIX, repeats=0)
     assert set(ways) == {"in Orthanc", "service over HTTP", "service over DIMSE"}
     assert len({tuple(steps) for steps in ways.values()}) == 1
+
+
+def test_the_first_picture():
+    found = page.measure((SLICES,), MATRIX, loads=1)
+    assert [one.analysing for one in found] == [False, True]
+    assert all(len(one.seconds) == 1 and one.seconds[0] > 0 for one in found)
 
 
 def test_throughput():

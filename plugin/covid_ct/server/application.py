@@ -9,7 +9,6 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 import onnxruntime
@@ -24,6 +23,7 @@ from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.pages import FILES
 from covid_ct.server.routes import Routes
 from covid_ct.server.sdk import Orthanc
 from covid_ct.server.servers import Caretaker, Servers
@@ -80,7 +80,7 @@ class Application:
     @property
     def explorer_script(self) -> str:
         """JavaScript for Orthanc Explorer."""
-        return (resources.files("covid_ct.server") / "app" / "explorer.js").read_text(encoding="utf-8")
+        return FILES["explorer.js"].text
 
     def on_change(self, change: int, resource: str) -> None:
         """Take note of a change; returns at once, for Orthanc tells of one change at a time."""

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from http import HTTPStatus
-from importlib import resources
 from typing import Any
 
 from covid_ct.server.database import DatabaseError
@@ -17,6 +16,7 @@ from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job
 from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.pages import FILES
 from covid_ct.server.requests import RequestError, parse_analyze_request, require_json
 from covid_ct.server.sdk import RestOutput
 
@@ -42,9 +42,6 @@ PATHS = {
     "serve_page": "/covid/app/([a-z0-9-]+[.][a-z]+)",
 }
 """The paths, as regular expressions, by the method of `Routes` that serves them."""
-
-MIME_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-"""Content types of the pages' files."""
 
 
 class Routes:
@@ -139,15 +136,14 @@ class Routes:
     def serve_page(self, output: RestOutput, request: dict[str, Any]) -> None:
         """GET /covid/app/{file}: pages that come with the plugin."""
         name = str(request["groups"][0])
-        page = resources.files("covid_ct.server") / "app" / name
-        kind = MIME_TYPES.get(f".{name.rpartition('.')[2]}")
+        file = FILES.get(name)
         if request["method"] != "GET":
             output.SendMethodNotAllowed("GET")
-        elif kind is None or not page.is_file():
+        elif file is None:
             self._send(output, HTTPStatus.NOT_FOUND, f"There is no page {name}.")
         else:
             output.SetHttpHeader("Content-Security-Policy", "default-src 'self'; img-src 'self' blob: data:")
-            output.AnswerBuffer(page.read_text(encoding="utf-8"), kind)
+            output.AnswerBuffer(file.text, file.mime)
 
     @property
     def _intake(self) -> Intake:

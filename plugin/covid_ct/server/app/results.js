@@ -1,14 +1,13 @@
 // The results page of a series: results.html?series={Orthanc id}.
 
 import { follow } from './following.js';
-import { address, getJson, orNull, post } from './orthanc.js';
+import { address, getJson, post } from './orthanc.js';
 import * as panels from './panels.js';
 import { COLORS, Segmentation } from './segmentation.js';
+import { asked } from './series.js';
 import { Stack } from './stack.js';
 import { WINDOWS, Viewer } from './viewer.js';
 import { findingsLine, subject } from './words.js';
-
-const ORTHANC_ID = /^[0-9a-f]{8}(-[0-9a-f]{8}){4}$/;
 
 const KEYS = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -1e6, End: 1e6 };
 
@@ -182,17 +181,11 @@ async function showFindings(findings, viewer, study, series) {
 }
 
 async function main() {
-  const id = new URLSearchParams(window.location.search).get('series') || '';
-  if (!ORTHANC_ID.test(id)) {
+  if (!asked) {
     say('This page shows a series: add ?series= and its Orthanc identifier to the address.');
     return;
   }
-  const [series, study, instances, findings] = await Promise.all([
-    getJson(`/series/${id}`),
-    getJson(`/series/${id}/study`),
-    getJson(`/series/${id}/instances?expand`),
-    orNull(getJson(`/covid/series/${id}`)),
-  ]);
+  const [series, study, instances, findings] = await asked;
   showPatient(study, series);
   const viewer = showPicture(instances, findings);
   if (findings) {
