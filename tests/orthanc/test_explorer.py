@@ -69,6 +69,8 @@ def test_a_series_is_analysed_by_the_button(page: Page, asked: OrthancServer, se
     expect(panel.get_by_role("progressbar")).to_be_hidden()
     pdf = page.request.get(panel.get_by_role("link", name="Report (PDF)").evaluate("link => link.href"))
     assert pdf.body().startswith(b"%PDF")
+    dashboard = page.get_by_role("link", name="All analyses").evaluate("link => link.href")
+    assert dashboard == f"{asked.url}/covid/app/jobs.html"
     results = panel.get_by_role("link", name="Results page").evaluate("link => link.href")
     assert results == f"{asked.url}/covid/app/results.html?series={series}"
     assert page.request.get(results).ok

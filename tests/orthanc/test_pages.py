@@ -323,6 +323,28 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(results: Page) -> None
     )
 
 
+def test_keys_scroll_the_page_where_it_is_read(results: Page) -> None:
+    before = place(results)
+    results.get_by_role("link", name="Report (PDF)").focus()
+    results.keyboard.press("ArrowUp")
+    assert place(results) == before
+    results.locator("#lesions button").first.focus()
+    results.keyboard.press("ArrowUp")
+    assert place(results) == before - 1
+
+
+def test_a_narrow_phone_shows_all_without_scrolling_sideways(results: Page) -> None:
+    size = results.viewport_size
+    assert size
+    results.set_viewport_size({"width": 320, "height": 640})
+    assert results.evaluate("document.documentElement.scrollWidth") == 320
+    answer, picture = (results.locator(name).bounding_box() for name in ("#answer", "#picture"))
+    assert answer
+    assert picture
+    assert answer["y"] < picture["y"]
+    results.set_viewport_size(size)
+
+
 def test_earlier_analyses_of_the_patient(results: Page, series: dict[str, str]) -> None:
     rows = results.locator("#analyses tr")
     expect(rows).to_have_count(2)
@@ -374,6 +396,7 @@ def test_the_dashboard(page: Page, asked: OrthancServer, series: dict[str, str],
     waiting = asked.post("/covid/analyze", {"Series": series["columns to the front"]})["ID"]
     page.goto(f"{asked.url}/covid/app/jobs.html")
     item = page.locator(f"[id='{waiting}']")
+    expect(item).to_contain_text("Phantom Thorax · COVID-CT-PHANTOM · 2020-04-01 · Chest phantom")
     item.get_by_role("button", name="Cancel").click()
     expect(item).to_contain_text("was cancelled")
     item.get_by_role("button", name="Retry").click()

@@ -73,6 +73,7 @@
     const box = element('div');
     box.className = 'covid-analysis ui-body ui-body-d ui-corner-all';
     box.style.marginBottom = '0.6em';
+    box.style.overflowWrap = 'anywhere';
     const line = element('p');
     line.setAttribute('role', 'status');
     const bar = element('progress');
@@ -229,6 +230,7 @@
         <ul data-role="listview" data-inset="true" data-theme="d" data-divider-theme="c">
           <li data-role="list-divider">COVID-19</li>
           <li data-icon="search"><a href="#" id="${name}-covid-analyze">Analyze for COVID-19</a></li>
+          <li data-icon="grid"><a href="../covid/app/jobs.html" rel="external" target="_blank">All analyses</a></li>
         </ul>
         <div id="${name}-covid-analyses"></div>`);
       list.insertAfter(`#${name}-info`);

@@ -1,16 +1,38 @@
 // The dashboard: all analyses, the newest first.
 
-import { getJson } from './orthanc.js';
+import { OrthancError, getJson, post } from './orthanc.js';
 import { element } from './panels.js';
 import { jobButton } from './following.js';
-import { canRetry, hasEnded, jobLine } from './words.js';
+import { canRetry, hasEnded, jobLine, titleOf } from './words.js';
 
 const POLL_MS = 2000;
 const MOST_SHOWN = 200;
 
 const FILTERS = { all: () => true, open: (job) => !hasEnded(job), Failure: (job) => job.State === 'Failure' };
 
+/** Titles of the studies of series, by Orthanc id of the series. */
+const titles = new Map();
+
 const at = (id) => document.getElementById(id);
+
+/** Ask for the titles of series that are not known yet; what is deleted, or not permitted to be seen, has none. */
+async function learnTitles(jobs) {
+  const unknown = [...new Set(jobs.map((job) => job.Content.Series))].filter((series) => !titles.has(series));
+  if (!unknown.length) {
+    return;
+  }
+  unknown.forEach((series) => titles.set(series, ''));
+  try {
+    const studies = await post('/tools/bulk-content', { Resources: unknown, Level: 'Study', Metadata: false });
+    studies.forEach((study) => {
+      study.Series.forEach((series) => titles.set(series, titleOf(study, study.MainDicomTags.StudyDescription)));
+    });
+  } catch (error) {
+    if (!(error instanceof OrthancError)) {
+      throw error;
+    }
+  }
+}
 
 /** Orthanc's notation of a UTC time as the reader's local time. */
 function localTime(text) {
@@ -51,12 +73,14 @@ function describe(job) {
     element('span', job.State, { class: 'state' }),
     element('span', localTime(job.CreationTime)),
     element('span', `${job.EffectiveRuntime.toFixed(1)} s`),
-    element('span', `attempt ${job.Content.Attempts}`),
+    ...(job.Content.Attempts > 1 ? [element('span', `attempt ${job.Content.Attempts}`)] : []),
     element('span', job.Content.SeriesInstanceUID),
   );
   const actions = element('p', '', { class: 'actions' });
   actions.append(...actionsOf(job));
   const deliveries = job.Content.Deliveries.map((delivery) => element('p', deliveryLine(delivery), { class: 'hint' }));
+  const title = titles.get(job.Content.Series);
+  item.append(...(title ? [element('p', title, { class: 'title' })] : []));
   item.append(element('p', jobLine(job)), about, ...deliveries);
   if (!hasEnded(job)) {
     const bar = element('progress', '', { max: 100, 'aria-label': 'Progress' });
@@ -91,7 +115,9 @@ async function refresh() {
   try {
     const [status, jobs] = await Promise.all([getJson('/covid/status'), getJson('/covid/jobs?expand')]);
     const chosen = jobs.reverse().filter(FILTERS[document.querySelector('#filter :checked').value]);
-    show(chosen.slice(0, MOST_SHOWN));
+    const shown = chosen.slice(0, MOST_SHOWN);
+    await learnTitles(shown);
+    show(shown);
     const counts = Object.entries(status.Jobs).filter(([, count]) => count);
     at('counts').textContent = counts.map(([state, count]) => `${count} ${state}`).join(' · ');
     at('rest').textContent = chosen.length > MOST_SHOWN ? `${chosen.length - MOST_SHOWN} earlier ones are not shown.` : '';

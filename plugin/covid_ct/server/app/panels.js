@@ -1,7 +1,7 @@
 // What stands beside the picture: numbers, lesions, earlier analyses, results, models.
 
 import { address, getBytes, getJson, orNull } from './orthanc.js';
-import { percent, resultLinks } from './words.js';
+import { dateText, percent, resultLinks } from './words.js';
 
 const MOST_LESIONS = 20;
 
@@ -15,6 +15,8 @@ const MEASURES = [
 ];
 
 const THIRDS = [['upper', 'Upper third'], ['middle', 'Middle third'], ['lower', 'Lower third']];
+
+const ROLES = { lungs: 'Lungs', lesions: 'Lesions', covid: 'COVID-19 probability' };
 
 export function element(name, text, attributes = {}) {
   const made = document.createElement(name);
@@ -31,7 +33,7 @@ function fill(id, children) {
   document.getElementById(id).replaceChildren(...children);
 }
 
-export function milliliters(volume) {
+function milliliters(volume) {
   return `${volume.toFixed(volume < 10 ? 1 : 0)} ml`;
 }
 
@@ -106,7 +108,7 @@ export function showNotes(findings) {
   fill('warnings', findings.warnings.map((warning) => element('li', warning)));
   fill('models', findings.models.map((model) =>
     item(
-      element('strong', `${model.role[0].toUpperCase()}${model.role.slice(1)}: ${model.name} ${model.version}`),
+      element('strong', `${ROLES[model.role]}: ${model.name} ${model.version}`),
       element('span', model.accuracy),
       element('code', `sha256 ${model.sha256.slice(0, 12)}…, ${model.provider}`, { title: model.sha256 }),
     ),
@@ -141,11 +143,6 @@ export async function showLinks(findings, study) {
       .map(async (name) => item(link(`Open in ${VIEWERS[name][0]}`, await VIEWERS[name][1](study)))),
   );
   fill('results', [...results, ...viewers]);
-}
-
-/** A DICOM date as people write it. */
-export function dateText(date) {
-  return /^\d{8}$/.test(date || '') ? `${date.slice(0, 4)}-${date.slice(4, 6)}-${date.slice(6)}` : 'no date';
 }
 
 /** All analyses of a patient, the earliest first, as a curve and as a table. */

@@ -7,7 +7,7 @@ import { COLORS, Segmentation } from './segmentation.js';
 import { asked } from './series.js';
 import { Stack } from './stack.js';
 import { WINDOWS, Viewer } from './viewer.js';
-import { findingsLine, subject } from './words.js';
+import { findingsLine, subject, titleOf } from './words.js';
 
 const KEYS = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -1e6, End: 1e6 };
 
@@ -17,20 +17,8 @@ function say(sentence) {
   at('answer').textContent = sentence;
 }
 
-/** The parts of a DICOM name, in each of its scripts. */
-function nameText(name) {
-  return name.split('=').map((script) => script.replaceAll('^', ' ').trim()).filter(Boolean).join(' / ');
-}
-
-function showPatient(study, series) {
-  const { PatientName, PatientID } = study.PatientMainDicomTags;
-  const parts = [
-    nameText(PatientName || ''),
-    PatientID,
-    panels.dateText(study.MainDicomTags.StudyDate),
-    series.MainDicomTags.SeriesDescription,
-  ];
-  at('patient').textContent = parts.filter(Boolean).join(' · ');
+function showTitle(study, series) {
+  at('patient').textContent = titleOf(study, series.MainDicomTags.SeriesDescription);
   at('explorer').href = address(`/app/explorer.html#series?uuid=${series.ID}`);
   at('explorer').hidden = false;
 }
@@ -106,7 +94,9 @@ function listen(viewer) {
     if (event.target.matches('input:not([type=checkbox])') || event.ctrlKey || event.altKey || event.metaKey) {
       return;
     }
-    if (event.key in KEYS) {
+    // Who reads on below the list of lesions scrolls the page.
+    const reading = event.target.closest('.findings') && !event.target.closest('#lesions');
+    if (event.key in KEYS && !reading) {
       event.preventDefault();
       viewer.step(KEYS[event.key]);
     } else if (Object.keys(WINDOWS)[event.key - 1]) {
@@ -186,7 +176,7 @@ async function main() {
     return;
   }
   const [series, study, instances, findings] = await asked;
-  showPatient(study, series);
+  showTitle(study, series);
   const viewer = showPicture(instances, findings);
   if (findings) {
     await showFindings(findings, viewer, study, series.ID);

@@ -8,6 +8,23 @@ const RESULTS = {
   measurements: 'Measurements (SR)',
 };
 
+/** A DICOM date as people write it. */
+export function dateText(date) {
+  return /^\d{8}$/.test(date || '') ? `${date.slice(0, 4)}-${date.slice(4, 6)}-${date.slice(6)}` : 'no date';
+}
+
+/** The parts of a DICOM name, in each of its scripts. */
+function nameText(name) {
+  return name.split('=').map((script) => script.replaceAll('^', ' ').trim()).filter(Boolean).join(' / ');
+}
+
+/** Whose study it is, of when, and what was made. */
+export function titleOf(study, description) {
+  const { PatientName, PatientID } = study.PatientMainDicomTags;
+  const parts = [nameText(PatientName || ''), PatientID, dateText(study.MainDicomTags.StudyDate), description];
+  return parts.filter(Boolean).join(' · ');
+}
+
 /** A ratio (0-1) as percent; small lesions keep a second digit. */
 export function percent(ratio) {
   const value = 100 * ratio;
