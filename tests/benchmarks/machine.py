@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from covid_ct.inference.parallel import cores
 from covid_ct.inference.providers import CPU, open_session
+from covid_ct.parallel import cores
 
 PACKAGES = ("numpy", "scipy", "onnxruntime", "pydicom", "highdicom", "fpdf2", "pillow")
 """Packages whose versions stand beside the figures."""

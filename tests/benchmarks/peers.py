@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from covid_ct.inference.parallel import cores
+from covid_ct.parallel import cores
 from tests.benchmarks.job import REFERENCE
 from tests.benchmarks.report import BUILD, REPOSITORY, Section, current_load, new_section, table
 from tests.benchmarks.series import phantom_series

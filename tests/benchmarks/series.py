@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from covid_ct.inference.parallel import cores
+from covid_ct.parallel import cores
 from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
 from tests.benchmarks.report import BUILD
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from covid_ct.inference.parallel import cores
+from covid_ct.parallel import cores
 from tests.benchmarks.job import REFERENCE
 from tests.benchmarks.report import Section, current_load, new_section, table
 from tests.benchmarks.series import phantom_series, renamed

@@ -12,6 +12,8 @@ from covid_ct.server.database import Database, SqliteDatabase
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
+from covid_ct.server.listener import Listener
+from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import Pacs
 from covid_ct.server.postgresql import PostgresqlDatabase
 from tests.postgresql import PROGRAMS, PostgresqlServer
@@ -36,9 +38,15 @@ class Hospital:
     def configured(self, **changes: object) -> Intake:
         """The intake under another configuration."""
         values = {**vars(self.intake.configuration), **changes}
-        return Intake(
-            self.pacs, self.database, self.jobs, self.deliveries, Configuration(**values), "models", self.log.append
-        )
+        return Intake(self.pacs, self.jobs, self.deliveries, Configuration(**values), "models", self.log.append)
+
+    def listener(self) -> Listener:
+        """What a start of Orthanc listens with."""
+        metrics = Metrics(self.orthanc, self.jobs, self.deliveries)
+        return Listener(
+            pacs=self.pacs, intake=self.intake, metrics=metrics, database=self.database, stable_age=60.0,
+            log=self.log.append,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +105,7 @@ def hospital(tmp_path: Path, database: Database) -> Hospital:
     pacs = Pacs(orthanc)
     jobs, deliveries = JobStore(database, "here"), DeliveryStore(database, "here")
     configuration = Configuration(models_folder=tmp_path, state_folder=tmp_path)
-    intake = Intake(pacs, database, jobs, deliveries, configuration, "models", log.append)
+    intake = Intake(pacs, jobs, deliveries, configuration, "models", log.append)
     first = images[0]
     return Hospital(
         orthanc,

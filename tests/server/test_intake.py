@@ -1,9 +1,6 @@
-from datetime import UTC, datetime
-
 import pytest
 
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
-from covid_ct.server.intake import CHANGES_MARK
 from covid_ct.server.jobs import State, Trigger
 from covid_ct.server.pacs import NotFoundError
 from covid_ct.server.requests import AnalyzeRequest
@@ -83,36 +80,6 @@ def test_a_job_that_lost_its_results_begins_anew(hospital: Hospital) -> None:
     assert hospital.intake.consider(hospital.series) is not None, "unasked, a person's deletion is respected"
     assert hospital.jobs[job.id].state == State.SUCCESS
     assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
-
-
-def test_the_first_sweep_takes_nothing_and_the_next_what_came(hospital: Hospital) -> None:
-    hospital.intake.sweep()
-    assert hospital.jobs.all() == []
-    more = make_series()
-    for image in more:
-        image.SeriesInstanceUID += ".5"
-        image.SOPInstanceUID += ".5"
-    stored = [hospital.orthanc.store(content) for content in encode(more)]
-    series = stored[0]["ParentSeries"]
-    hospital.orthanc.unstable.add(series)
-    hospital.intake.sweep()
-    assert hospital.jobs.all() == [], "it is still arriving"
-    assert hospital.database.mark(CHANGES_MARK) == 20
-    hospital.orthanc.unstable.clear()
-    hospital.intake.sweep()
-    assert [job.series for job in hospital.jobs.all()] == [series]
-    assert hospital.database.mark(CHANGES_MARK) == 40
-
-
-def test_the_sweep_waits_for_a_series_that_another_orthanc_receives(hospital: Hospital) -> None:
-    """To this one it counts as stable."""
-    hospital.database.set_mark(CHANGES_MARK, 0)
-    hospital.orthanc.last_update = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    assert hospital.intake.sweep()
-    assert hospital.jobs.all() == []
-    hospital.orthanc.last_update = "20260101T000000"
-    assert not hospital.intake.sweep()
-    assert [job.series for job in hospital.jobs.all()] == [hospital.series]
 
 
 @pytest.mark.parametrize("identifier", ["1.2.3", "00000000-00000000-00000000-00000000-00000000", "../system"])

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from covid_ct.inference.parallel import cores, in_parallel
+from covid_ct.parallel import cores, in_parallel
 
 TISSUE_HU = -300
 """Voxels above this at the lungs' edge are more chest wall, diaphragm or mediastinum than lung.

@@ -8,10 +8,10 @@ from covid_ct.analysis.findings import LesionKind
 from covid_ct.analysis.lungs import HALF, sum_classes
 from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
-from covid_ct.inference.parallel import cores, in_parallel
 from covid_ct.inference.preprocessing import mask_box, resize
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
+from covid_ct.parallel import cores, in_parallel
 
 MIN_LESION_ML = 0.1
 """Connected lesions smaller than this (a ball of 6 mm) are left out: vessels cut across look no different."""

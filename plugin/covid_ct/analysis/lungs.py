@@ -9,10 +9,10 @@ from covid_ct.analysis.findings import BySide, Side, where_label
 from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
 from covid_ct.errors import Reason, SeriesRefused
-from covid_ct.inference.parallel import cores, in_parallel
 from covid_ct.inference.preprocessing import mask_box
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
+from covid_ct.parallel import cores, in_parallel
 
 HALF = 127
 """Probabilities above this (255 stands for 1) are lung."""

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from covid_ct.analysis.distribution import distribution
 from covid_ct.inference.manifest import FEATURES, Aggregation, Calibration
-from covid_ct.inference.parallel import in_parallel
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.windows import to_tensor
+from covid_ct.parallel import in_parallel
 
 CERTAIN = 1e-6
 """Probabilities nearer to 0 or 1 than this are taken as that near, so that their logits stay finite."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from covid_ct.inference.parallel import cores, in_parallel
 from covid_ct.inference.preprocessing import Box, axis_weights, mask_box, resample_plane
+from covid_ct.parallel import cores, in_parallel
 
 SLICES_AT_ONCE = 8
 """Slices that are resampled together."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from covid_ct.errors import ModelError
 from covid_ct.inference.manifest import Manifest, ModelInput, read_model
-from covid_ct.inference.parallel import cores
 from covid_ct.inference.providers import (
     CPU,
     FALLBACKS,
@@ -21,6 +20,7 @@ from covid_ct.inference.providers import (
     nodes_by_provider,
     open_session,
 )
+from covid_ct.parallel import cores
 
 GPU_BATCH = 32
 """Slices that a GPU gets at once; a smaller rest is filled up, since every new shape costs it a start."""

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covid_ct.inference.manifest import ModelInput
-from covid_ct.inference.parallel import in_parallel
 from covid_ct.inference.preprocessing import Box, axis_weights, resample_plane
 from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
 from covid_ct.inference.session import Model, tensor_size
+from covid_ct.parallel import in_parallel
 
 FIELD_GRID = (256, 256)
 """Rows and columns of the grid on which the answers for differently cropped slices are put together."""

@@ -18,7 +18,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from covid_ct import RESEARCH_USE_ONLY
 from covid_ct.analysis.findings import Findings, LesionKind
-from covid_ct.inference.parallel import cores, in_parallel
+from covid_ct.parallel import cores, in_parallel
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, TINT, in_lung_window
 from covid_ct.results.source import (

@@ -1,10 +1,14 @@
 """Single attributes of headers that anyone may have written, so that each can be missing, empty or broken."""
 
 import struct
+from functools import lru_cache
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.tag import Tag
 
 from covid_ct.errors import Reason, SeriesRefused
 
@@ -28,10 +32,27 @@ DECODING_ERRORS = (
 def optional(header: Dataset, keyword: str) -> Any:
     """Value of an attribute, or None where it is missing, empty or cannot be decoded."""
     try:
-        value = header.get(keyword)
+        value = _value(header, keyword)
     except DECODING_ERRORS:
         return None
     return None if value is None or value == "" else value
+
+
+def _value(header: Dataset, keyword: str) -> Any:
+    """Value of an attribute; what is the same in the images of a series is decoded once."""
+    tag = Tag(keyword)
+    element = header.get_item(tag) if tag in header else None
+    # The VR of some attributes depends on others, which only the dataset can look up.
+    if not isinstance(element, RawDataElement) or element.value is None or "or" in dictionary_VR(tag):
+        return header.get(keyword)
+    encoding = header.original_character_set
+    return _decoded(element._replace(value_tell=0), encoding if isinstance(encoding, str) else tuple(encoding))
+
+
+@lru_cache(maxsize=1024)
+def _decoded(element: RawDataElement, encoding: str | tuple[str, ...]) -> Any:
+    """Value of an element as read; `encoding` is what its dataset says of the characters."""
+    return convert_raw_data_element(element, encoding=encoding if isinstance(encoding, str) else list(encoding)).value
 
 
 def attribute(header: Dataset, keyword: str) -> Any:

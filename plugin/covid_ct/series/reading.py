@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pydicom
@@ -11,6 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
+from covid_ct.parallel import cores, in_parallel
 from covid_ct.series.attributes import DECODING_ERRORS, attribute, bad_header, numbers, optional, text, whole_number
 from covid_ct.series.geometry import Arrangement, arrange, check_slice, check_voxels
 from covid_ct.series.headers import SeriesHeader, SeriesRules, SliceHeader, check_series
@@ -43,9 +44,9 @@ def read_series(
     Parameters
     ----------
     files: Iterable[bytes]
-        DICOM files, in any order, read one at a time.
+        DICOM files, in any order, taken one at a time; few of them are held at once.
     decode: Decode
-        Decodes compressed images.
+        Decodes compressed images; called on several threads.
     rules: SeriesRules
         Which series may be analysed.
     cancelled: Callable
@@ -66,25 +67,34 @@ def read_series(
     headers: list[Dataset] = []
     slices: list[SliceHeader] = []
     pixels = np.empty((0, 0, 0), np.int16)
-    seen: set[str] = set()
-    for content in files:
-        if cancelled():
-            raise AnalysisCancelled
-        header = _parse(content, len(headers))
-        _check_identity(header, headers[0] if headers else header, seen)
-        # What one image can betray is found before its pixels are decoded, and before all of them fill the memory.
-        check_series(series_header(header, max(len(headers) + 1, rules.min_slices, 2)), rules)
-        slices.append(slice_header(header))
-        series_uid = text(header, "SeriesInstanceUID")
-        check_slice(series_uid, slices[-1], slices[0])
-        check_voxels(series_uid, len(slices), slices[0], rules)
-        image = hounsfield_units(header, stored_values(header, content, decode))
-        if not headers:
-            # Memory that is set aside but never written to costs nothing.
-            pixels = np.empty((min(rules.max_slices, rules.max_voxels // image.size), *image.shape), np.int16)
-        pixels[len(headers)] = image
+
+    def checked() -> Iterator[tuple[int, Dataset, bytes]]:
+        nonlocal pixels
+        seen: set[str] = set()
+        for number, content in enumerate(files):
+            if cancelled():
+                raise AnalysisCancelled
+            header = _parse(content, number)
+            _check_identity(header, headers[0] if headers else header, seen)
+            # What one image can betray is found before its pixels are decoded, and before all of them fill the memory.
+            check_series(series_header(header, max(number + 1, rules.min_slices, 2)), rules)
+            slices.append(slice_header(header))
+            check_slice(text(header, "SeriesInstanceUID"), slices[-1], slices[0])
+            check_voxels(text(header, "SeriesInstanceUID"), len(slices), slices[0], rules)
+            if not headers:
+                shape = (int(slices[0].rows), int(slices[0].columns))
+                # Memory that is set aside but never written to costs nothing.
+                pixels = np.empty((min(rules.max_slices, rules.max_voxels // (shape[0] * shape[1])), *shape), np.int16)
+            headers.append(header)
+            yield number, header, content
+
+    def convert(image: tuple[int, Dataset, bytes]) -> None:
+        number, header, content = image
+        pixels[number] = hounsfield_units(header, stored_values(header, content, decode))
         del header["PixelData"]
-        headers.append(header)
+
+    for _ in in_parallel(convert, checked(), cores()):
+        pass
     if not headers:
         raise SeriesRefused(Reason.TOO_FEW_SLICES, "The series has no images; send it again.")
     check_series(series_header(headers[0], len(headers)), rules)

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import queue
 import socket
 import threading
-import time
 import uuid
 import warnings
 from collections.abc import Callable
@@ -21,8 +19,9 @@ from covid_ct.server.database import Database, SqliteDatabase
 from covid_ct.server.deliveries import Courier, DeliveryStore
 from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
+from covid_ct.server.listener import Listener
 from covid_ct.server.metrics import Metrics
-from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.pacs import Pacs
 from covid_ct.server.pages import FILES
 from covid_ct.server.routes import Routes
 from covid_ct.server.sdk import Orthanc
@@ -31,9 +30,6 @@ from covid_ct.server.worker import Outbox, Worker
 
 SQLITE_FILE = "jobs.sqlite"
 """Database of an Orthanc that shares none, in the state folder."""
-
-SWEEP_S = 60.0
-"""How often, in seconds, Orthanc's list of changes is read for series whose event was lost."""
 
 STOP_TIMEOUT_S = 60.0
 """How long a thread may take to end when Orthanc stops, in seconds; one batch of a network is far shorter."""
@@ -92,9 +88,9 @@ class Application:
         if change == kinds.ORTHANC_STARTED:
             self._analysis.start()
         elif change == kinds.STABLE_SERIES:
-            self._analysis.tell(self._analysis.intake.consider, resource)
+            self._analysis.listener.stable(resource)
         elif change == kinds.JOB_SUCCESS:
-            self._analysis.tell(self._analysis.intake.consider_sent, resource)
+            self._analysis.listener.sent(resource)
         elif change == kinds.ORTHANC_STOPPED:
             self._analysis.stop()
 
@@ -133,7 +129,7 @@ class _Analysis:
         self._caretaker = Caretaker(self._servers, self.jobs, self.deliveries, self._log)
         # The version is part of what makes results, and so of every UID derived from it.
         fingerprint = f"{__version__} {self._analyzer.fingerprint}"
-        self.intake = Intake(pacs, self._database, self.jobs, self.deliveries, configuration, fingerprint, self._log)
+        self.intake = Intake(pacs, self.jobs, self.deliveries, configuration, fingerprint, self._log)
         self._outbox = Outbox(configuration.state_folder / "outbox")
         self._metrics = Metrics(orthanc, self.jobs, self.deliveries)
         self._workers = [
@@ -150,14 +146,20 @@ class _Analysis:
             for number in range(configuration.workers)
         ]
         self._courier = Courier(self.deliveries, pacs, self._log)
-        self._told: queue.SimpleQueue[tuple[Callable[[str], object], str] | None] = queue.SimpleQueue()
-        self._listener = threading.Thread(target=self._listen, name="covid-intake", daemon=True)
+        self.listener = Listener(
+            pacs=pacs,
+            intake=self.intake,
+            metrics=self._metrics,
+            database=self._database,
+            stable_age=configuration.stable_age,
+            log=self._log,
+        )
 
     def start(self) -> None:
         """Take up what an earlier run left, then work."""
         for warning in self._analyzer.warnings:
             self._log(warning)
-        self._carefully(lambda _: self._take_up(), "What an earlier run left")
+        self._carefully(self._take_up, "What an earlier run left could not be taken up")
         for thread in self._threads:
             thread.start()
 
@@ -174,11 +176,11 @@ class _Analysis:
 
     @property
     def _threads(self) -> tuple[threading.Thread, ...]:
-        return (self._listener, *self._workers, self._courier, self._caretaker)
+        return (self.listener, *self._workers, self._courier, self._caretaker)
 
     def stop(self) -> None:
         """End all threads; jobs that have not ended go on after the next start."""
-        self._told.put(None)
+        self.listener.stop()
         for worker in self._workers:
             worker.stop()
         self._courier.stop()
@@ -188,12 +190,8 @@ class _Analysis:
             if thread.is_alive():
                 thread.join(STOP_TIMEOUT_S)
         if not any(thread.is_alive() for thread in self._threads):
-            self._carefully(lambda _: self._servers.leave(), "The end of this Orthanc")
+            self._carefully(self._servers.leave, "The other servers could not be told of the end")
             self._database.close()
-
-    def tell(self, action: Callable[[str], object], resource: str) -> None:
-        """Have something done about a resource, soon and on our own thread."""
-        self._told.put((action, resource))
 
     def status(self) -> dict[str, Any]:
         return {
@@ -220,36 +218,12 @@ class _Analysis:
             ],
         }  # fmt: skip
 
-    def _listen(self) -> None:
-        pause = self._sweep()
-        swept = time.monotonic()
-        while True:
-            try:
-                told = self._told.get(timeout=pause)
-            except queue.Empty:
-                told = (lambda _: None, "")
-            if told is None:
-                return
-            self._carefully(*told)
-            self._carefully(lambda _: self._metrics.count(), "Orthanc's metrics")
-            if time.monotonic() - swept > pause:
-                pause = self._sweep()
-                swept = time.monotonic()
-
-    def _sweep(self) -> float:
-        """Sweep; how long until the next time, in seconds."""
-        arriving = self._carefully(lambda _: self.intake.sweep(), "Orthanc's list of changes")
-        return min(SWEEP_S, self._configuration.stable_age + 1.0) if arriving else SWEEP_S
-
-    def _carefully(self, action: Callable[[str], object], resource: str) -> object:
-        """Do something of which no failure may end the listening; what comes of it, or nothing."""
+    def _carefully(self, action: Callable[[], None], failed: str) -> None:
+        """Do something that may fail without keeping Orthanc from its work."""
         try:
-            return action(resource)
-        except NotFoundError:
-            self._log(f"{resource} was deleted before it was considered")
-        except Exception as error:  # noqa: BLE001 - one bad resource must not silence all later ones
-            self._orthanc.LogError(f"covid-ct: {resource} could not be considered: {type(error).__name__}: {error}")
-        return None
+            action()
+        except Exception as error:  # noqa: BLE001 - whatever it meets, Orthanc goes on
+            self._orthanc.LogError(f"covid-ct: {failed}: {type(error).__name__}: {error}")
 
     def _log(self, line: str) -> None:
         self._orthanc.LogWarning(f"covid-ct: {line}")

@@ -3,24 +3,17 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.series.geometry import arrange
 from covid_ct.series.headers import check_series
 from covid_ct.server.configuration import Configuration
-from covid_ct.server.database import Database, timestamp
+from covid_ct.server.database import timestamp
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
-from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord, series_header
+from covid_ct.server.pacs import Pacs, SeriesRecord, series_header
 from covid_ct.server.requests import AnalyzeRequest
-
-CHANGES_MARK = "changes"
-"""Name under which the place in Orthanc's list of changes is kept, up to which all series were considered."""
-
-CHANGES_PAGE = 1000
-"""Changes read at a time."""
 
 
 def job_id(instances: tuple[str, ...], fingerprint: str) -> str:
@@ -50,8 +43,6 @@ class Intake:
     ----------
     pacs: Pacs
         Orthanc.
-    database: Database
-        Where the place in Orthanc's list of changes is kept.
     jobs: JobStore
         Where accepted work is kept.
     deliveries: DeliveryStore
@@ -65,7 +56,6 @@ class Intake:
     """
 
     pacs: Pacs
-    database: Database
     jobs: JobStore
     deliveries: DeliveryStore
     configuration: Configuration
@@ -137,45 +127,6 @@ class Intake:
             for record, refusal in asked
             if refusal is None or refusal.reason != Reason.OWN_RESULT
         ]
-
-    def sweep(self) -> bool:
-        """Consider all series that came since the last sweep; whether some are still arriving.
-
-        A series' event is lost where Orthanc ends before it is stable; Orthanc's list of changes is not. On the very
-        first start only what comes from now on is considered: nobody wants the whole archive analysed.
-        """
-        mark = self.database.mark(CHANGES_MARK)
-        if mark is None:
-            self.database.set_mark(CHANGES_MARK, self.pacs.last_change())
-            return False
-        touched: dict[str, int] = {}
-        done = False
-        last = mark
-        while not done:
-            page, done = self.pacs.changes(last, CHANGES_PAGE)
-            for change in page:
-                last = change.sequence
-                if change.kind == "NewInstance":
-                    try:
-                        touched.setdefault(self.pacs.series_of_instance(change.id), change.sequence)
-                    except NotFoundError:
-                        continue  # deleted meanwhile
-        waiting = [sequence for series, sequence in touched.items() if not self._settled(series)]
-        self.database.set_mark(CHANGES_MARK, min(waiting) - 1 if waiting else last)
-        return bool(waiting)
-
-    def _settled(self, series: str) -> bool:
-        """Whether nothing remains to be done for a series: it was considered or is gone, not still arriving."""
-        try:
-            record = self.pacs.series(series)
-            # After a restart, or where another Orthanc receives it, a series counts as stable while it arrives.
-            quiet_s = (datetime.now(UTC) - record.updated).total_seconds()
-            if not record.stable or quiet_s < self.configuration.stable_age:
-                return False
-            self.consider(series)
-        except NotFoundError:
-            self.log(f"Series {series} was deleted before it was considered")
-        return True
 
     def is_current(self, job: Job) -> bool:
         """Whether a job's series still holds just the instances that the job was made for."""

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from covid_ct.inference.parallel import cores, in_parallel
+from covid_ct.parallel import cores, in_parallel
 
 
 def test_results_come_in_order_from_several_threads():

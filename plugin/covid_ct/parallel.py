@@ -1,8 +1,9 @@
 """Several threads for work that NumPy, SciPy and ONNX Runtime do without Python's lock."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,13 +18,15 @@ def cores() -> int:
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Results of a function for some items, in their order, computed by several threads.
 
-    If the work fails or the caller stops asking, what has not begun is not begun, and what has begun is waited for.
+    Items are taken as threads get free, so that few of them are held at once. If the work or the next item fails, or
+    the caller stops asking, what has not begun is not begun, and what has begun is waited for.
 
     Parameters
     ----------
     work: Callable[[Item], Result]
         Called on the threads.
     items: Iterable[Item]
+        Taken on the caller's thread.
     threads: int
         1 or more.
 
@@ -32,10 +35,14 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: 
     Result
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="covid-slices") as pool:
-        waiting = [pool.submit(work, item) for item in items]
+        waiting: deque[Future[Result]] = deque()
         try:
-            for future in waiting:
-                yield future.result()
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -1,0 +1,79 @@
+from datetime import UTC, datetime
+
+from covid_ct.server.listener import CHANGES_MARK
+from covid_ct.server.pacs import Pacs
+from tests.series.images import encode, make_series
+from tests.server.conftest import Hospital
+
+
+def test_the_first_sweep_takes_nothing_and_the_next_what_came(hospital: Hospital) -> None:
+    listener = hospital.listener()
+    listener.sweep()
+    assert hospital.jobs.all() == []
+    more = make_series()
+    for image in more:
+        image.SeriesInstanceUID += ".5"
+        image.SOPInstanceUID += ".5"
+    stored = [hospital.orthanc.store(content) for content in encode(more)]
+    series = stored[0]["ParentSeries"]
+    hospital.orthanc.unstable.add(series)
+    listener.sweep()
+    assert hospital.jobs.all() == [], "it is still arriving"
+    assert hospital.database.mark(CHANGES_MARK) == 20
+    hospital.orthanc.unstable.clear()
+    listener.sweep()
+    assert [job.series for job in hospital.jobs.all()] == [series]
+    assert hospital.database.mark(CHANGES_MARK) == 40
+
+
+def test_the_sweep_waits_for_a_series_that_another_orthanc_receives(hospital: Hospital) -> None:
+    """To this one it counts as stable."""
+    listener = hospital.listener()
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    hospital.orthanc.last_update = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    assert listener.sweep()
+    assert hospital.jobs.all() == []
+    hospital.orthanc.last_update = "20260101T000000"
+    assert not listener.sweep()
+    assert [job.series for job in hospital.jobs.all()] == [hospital.series]
+
+
+def test_a_restart_finds_what_was_still_arriving(hospital: Hospital) -> None:
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    hospital.orthanc.unstable.add(hospital.series)
+    assert hospital.listener().sweep()
+    hospital.orthanc.unstable.clear()
+    assert not hospital.listener().sweep()
+    assert [job.series for job in hospital.jobs.all()] == [hospital.series]
+
+
+def test_each_change_is_read_once_however_long_a_series_arrives(hospital: Hospital, monkeypatch) -> None:
+    asked: list[str] = []
+    series_of_instance = Pacs.series_of_instance
+
+    def counted(pacs: Pacs, instance: str) -> str:
+        asked.append(instance)
+        return series_of_instance(pacs, instance)
+
+    monkeypatch.setattr(Pacs, "series_of_instance", counted)
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    hospital.orthanc.unstable.add(hospital.series)
+    listener = hospital.listener()
+    for _ in range(5):
+        assert listener.sweep()
+    assert len(asked) == len(set(asked)) == len(hospital.orthanc.instances)
+
+
+def test_it_stops_in_the_middle_of_many_changes(hospital: Hospital, monkeypatch) -> None:
+    listener = hospital.listener()
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    series_of_instance = Pacs.series_of_instance
+
+    def stop_then_answer(pacs: Pacs, instance: str) -> str:
+        listener.stop()
+        return series_of_instance(pacs, instance)
+
+    monkeypatch.setattr(Pacs, "series_of_instance", stop_then_answer)
+    listener.sweep()
+    assert hospital.jobs.all() == []
+    assert hospital.database.mark(CHANGES_MARK) == 0, "the next start reads them again"
