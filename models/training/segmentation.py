@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
-from covid_ct.inference.parallel import cores
+from covid_ct.parallel import cores
 from models.training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
 from models.training.data import EITHER, IGNORED, Slices, regions
 

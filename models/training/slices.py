@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covid_ct.analysis.lesions import CONSOLIDATION_HU
+from covid_ct.analysis.lesions import CONSOLIDATION_HU, grow, in_lungs
 from covid_ct.analysis.lungs import HALF
 from covid_ct.inference.preprocessing import axis_weights, resample_plane
 from covid_ct.inference.scan import Scan
@@ -58,14 +58,19 @@ def segment_lungs(model: Model, hu: NDArray[np.int16]) -> NDArray[np.uint8]:
 
 
 def segment_slice(lungs_model: Model, lesions_model: Model, hu: NDArray[np.int16]) -> SliceMaps:
-    """Lungs and lesions of one slice of shape (rows, columns), the kinds of lesion told by density."""
+    """Lungs and lesions of one slice of shape (rows, columns), the kinds of lesion told by density.
+
+    Lesions that reach beyond the lungs are taken into them, as in whole series.
+    """
     lungs = segment_lungs(lungs_model, hu)
     if not lungs.any():
         return SliceMaps(lungs, np.zeros_like(lungs))
     classes = _full_size(lesions_model, Scan(hu[np.newaxis], SPACING_MM, lungs[np.newaxis]))
-    found = (classes[0] > HALF) & (lungs > 0)
+    cell_mm = SPACING_MM[1:]
+    found = in_lungs(classes > HALF, lungs[np.newaxis], cell_mm)
+    grow(lungs[np.newaxis], found, cell_mm)
     dense = ndimage.uniform_filter(hu.astype(np.float32), 3) > CONSOLIDATION_HU
-    return SliceMaps(lungs, np.where(found, np.where(dense, 2, 1), 0).astype(np.uint8))
+    return SliceMaps(lungs, np.where(found[0], np.where(dense, 2, 1), 0).astype(np.uint8))
 
 
 def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:

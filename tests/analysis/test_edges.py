@@ -1,6 +1,23 @@
 import numpy as np
 
-from covid_ct.analysis.edges import trim_edge
+from covid_ct.analysis.edges import join_edges, trim_edge
+from covid_ct.inference.preprocessing import Box
+
+
+def test_lesions_beyond_the_lungs_become_lung_where_the_grid_says_so_and_vanish_elsewhere() -> None:
+    lungs = np.zeros((3, 20, 20), np.uint8)
+    lungs[1, 4:12, 4:12] = 1
+    lesions = np.zeros_like(lungs)
+    lesions[1, 10:14, 8:16] = 2
+    grown = np.zeros((1, 8, 8), np.uint8)  # over rows and columns 2 to 18
+    grown[0, 1:5, 1:5] = 1
+    grown[0, 4:6, 3:6] = 1  # rows 10 to 14, columns 8 to 14
+    join_edges(lungs, lesions, Box((1, 2), (2, 18), (2, 18)), grown)
+    assert (lungs[1, 4:12, 4:12] == 1).all()
+    assert (lungs[1, 10:14, 8:14] == 1).all()
+    assert np.count_nonzero(lungs) == 64 + 24 - 8
+    assert np.count_nonzero(lesions) == 24
+    assert not lesions[lungs == 0].any()
 
 
 def test_tissue_is_taken_off_the_edge_and_vessels_inside_stay() -> None:

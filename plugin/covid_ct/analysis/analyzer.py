@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from covid_ct.analysis.edges import trim_edge
+from covid_ct.analysis.edges import join_edges, trim_edge
 from covid_ct.analysis.findings import Findings, ModelIdentity
 from covid_ct.analysis.lesions import find_lesions
 from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning
@@ -158,10 +158,11 @@ class Analyzer:
 
         scan = Scan(hu, spacing, lungs_view)
         prediction = predict(models["lesions"], scan, ticker("lesions"))
-        lesion_map = find_lesions(prediction, scan)
-        paint(lesions_view, prediction.box, lesion_map, within=lungs_view)
+        lesion_map, grown = find_lesions(prediction, scan)
+        paint(lesions_view, prediction.box, lesion_map)
+        join_edges(lungs_view, lesions_view, prediction.box, grown)
         trim_edge(lungs_view, lesions_view, hu, spacing[1])
-        del prediction, lesion_map
+        del prediction, lesion_map, grown
 
         probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
 

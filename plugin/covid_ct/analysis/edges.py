@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from covid_ct.inference.preprocessing import Box
 from covid_ct.parallel import cores, in_parallel
 
 TISSUE_HU = -300
@@ -13,6 +14,36 @@ Of -500, -400, -300, -200 and -100 it agreed best with 200 labelled slices (Dice
 
 TRIM_MM = 1.4
 """How far, in mm, the network's edge may lie outside: one cell of its grid at a field of view of 360 mm."""
+
+
+def join_edges(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], box: Box, grown: NDArray[np.uint8]) -> None:
+    """Take lesions that reach beyond the lungs into these, and the rest of lesions outside away, in place.
+
+    Parameters
+    ----------
+    lungs, lesions: NDArray[np.uint8]
+        Label maps, shape (slices, rows, columns).
+    box: Box
+        The part of these that the grid divides evenly.
+    grown: NDArray[np.uint8]
+        Label map of the lungs with their lesions, on the grid, shape (slices of the box, rows, columns).
+    """
+
+    def work(index: int) -> None:
+        rows, columns = np.nonzero((lesions[index] > 0) & (lungs[index] == 0))
+        # The cell that holds a voxel's centre.
+        row_cells, column_cells = (
+            (2 * (places - first) + 1) * count // (2 * (last - first))
+            for places, (first, last), count in zip(
+                (rows, columns), (box.rows, box.columns), grown.shape[1:], strict=True
+            )
+        )
+        sides = grown[index - box.slices[0], row_cells, column_cells]
+        lungs[index, rows, columns] = sides
+        lesions[index, rows[sides == 0], columns[sides == 0]] = 0
+
+    for _ in in_parallel(work, np.flatnonzero(lesions.any(axis=(1, 2))).tolist(), cores()):
+        pass
 
 
 def trim_edge(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], hu: NDArray[np.int16], pixel_mm: float) -> None:

@@ -1,10 +1,10 @@
-"""From a lesion network's probabilities to ground glass and consolidation inside the lungs."""
+"""From a lesion network's probabilities to ground glass and consolidation of the lungs."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covid_ct.analysis.findings import LesionKind
+from covid_ct.analysis.findings import LesionKind, Side, where_label
 from covid_ct.analysis.lungs import HALF, sum_classes
 from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
@@ -16,6 +16,16 @@ from covid_ct.parallel import cores, in_parallel
 MIN_LESION_ML = 0.1
 """Connected lesions smaller than this (a ball of 6 mm) are left out: vessels cut across look no different."""
 
+REACH_MM = 10.0
+"""How far a lesion may reach beyond what the lung network took for lung; dense lung is easily taken for chest wall.
+
+It is what our lesion network sees around the lungs. On ten MedSeg slices that no training saw the mean Dice was 0.738
+with all lesions cut to the lungs, 0.746 with 2.8 mm, 0.750 with 5.6 mm, 0.752 with 11 mm, and 0.754 without a limit.
+"""
+
+MIN_SHARE_IN_LUNGS = 0.3
+"""A connected lesion of which less than this share lies in the lungs is heart, liver or chest wall beyond them."""
+
 KIND_CELLS = 5
 """Side, in cells of the network's grid, of the square over which a lesion's kind is told; one cell alone is noise."""
 
@@ -26,8 +36,8 @@ The threshold that told COVID-19 pneumonia best among eight tried by Li et al. 2
 """
 
 
-def find_lesions(prediction: Prediction, scan: Scan) -> GridMap:
-    """Keep lesions that lie in the lungs and are large enough, and tell their kind.
+def find_lesions(prediction: Prediction, scan: Scan) -> tuple[GridMap, NDArray[np.uint8]]:
+    """Keep lesions of the lungs that are large enough, and tell their kind.
 
     Parameters
     ----------
@@ -38,23 +48,87 @@ def find_lesions(prediction: Prediction, scan: Scan) -> GridMap:
 
     Returns
     -------
-    GridMap
+    lesions: GridMap
         Labels are `LesionKind`, on the grid of the prediction.
+    lungs: NDArray[np.uint8]
+        Labels are `Side`, on the same grid: the lungs of the scan and what lesions reach beyond them.
     """
     probabilities = sum_classes(prediction.probabilities)
-    mask = (probabilities > HALF) & _lungs_on_grid(prediction, scan)
-    cell_ml = float(np.prod(prediction.cell_mm(scan.spacing))) / 1000.0
-    kept = _large_parts(mask, MIN_LESION_ML / cell_ml)
+    cell_mm = prediction.cell_mm(scan.spacing)
+    lungs = _lungs_on_grid(prediction, scan)
+    mask = in_lungs(probabilities > HALF, lungs, (cell_mm[1], cell_mm[2]))
+    kept = _large_parts(mask, MIN_LESION_ML / (float(np.prod(cell_mm)) / 1000.0))
     probabilities[(probabilities > HALF) & ~kept] = 0
     kinds = np.zeros(mask.shape, np.uint8)
     dense = _consolidated(prediction, kept) if len(prediction.probabilities) == 2 else _dense(prediction, scan, kept)
     kinds[kept] = LesionKind.GROUND_GLASS
     kinds[kept & dense] = LesionKind.CONSOLIDATION
-    return GridMap(probabilities, kinds)
+    grow(lungs, kept, (cell_mm[1], cell_mm[2]))
+    return GridMap(probabilities, kinds), lungs
 
 
-def _lungs_on_grid(prediction: Prediction, scan: Scan) -> NDArray[np.bool_]:
-    """The lungs at the centre of every cell of the prediction's grid."""
+def in_lungs(found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[float, float]) -> NDArray[np.bool_]:
+    """Cut what a network found to the lungs, but for lesions that reach a little beyond them.
+
+    Parameters
+    ----------
+    found: NDArray[np.bool_]
+        Shape (slices, rows, columns).
+    lungs: NDArray[np.uint8]
+        Label map of `Side`, same shape.
+    cell_mm: tuple[float, float]
+        Size of a cell along rows and columns.
+
+    Returns
+    -------
+    NDArray[np.bool_]
+        Same shape. Connected lesions with `MIN_SHARE_IN_LUNGS` in the lungs are kept up to `REACH_MM` around these.
+    """
+    inside = found & (lungs > 0)
+    kept = inside.copy()
+    reaching = np.flatnonzero((found & ~inside).any(axis=(1, 2)))
+    if reaching.size == 0 or not inside.any():
+        return kept
+    box = mask_box(found)
+    parts, count = ndimage.label(found[box.index], np.ones((3, 3, 3)))
+    sizes_inside = part_sizes((image[mask] for image, mask in zip(parts, inside[box.index], strict=True)), count)
+    whole = sizes_inside >= MIN_SHARE_IN_LUNGS * part_sizes(parts, count)
+    whole[0] = False
+    for index in reaching:
+        near = ndimage.maximum_filter(lungs[index], _window(cell_mm)) > 0
+        kept[index][box.index[1:]] |= whole[parts[index - box.slices[0]]] & near[box.index[1:]]
+    return kept
+
+
+def grow(lungs: NDArray[np.uint8], lesions: NDArray[np.bool_], cell_mm: tuple[float, float]) -> None:
+    """Take what lesions reach beyond the lungs into them, in place, on the side of which more is around.
+
+    Parameters
+    ----------
+    lungs: NDArray[np.uint8]
+        Label map of `Side`, shape (slices, rows, columns).
+    lesions: NDArray[np.bool_]
+        Same shape, nowhere further than `REACH_MM` from the lungs.
+    cell_mm: tuple[float, float]
+        Size of a cell along rows and columns.
+    """
+    beyond = lesions & (lungs == 0)
+    for index in np.flatnonzero(beyond.any(axis=(1, 2))):
+        right, left = (
+            ndimage.uniform_filter(where_label(lungs[index], side).astype(np.float32), _window(cell_mm))
+            for side in (Side.RIGHT, Side.LEFT)
+        )
+        lungs[index][beyond[index]] = np.where(left > right, Side.LEFT, Side.RIGHT)[beyond[index]]
+
+
+def _window(cell_mm: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns of the window that reaches `REACH_MM` from its middle."""
+    rows, columns = (2 * round(REACH_MM / step) + 1 for step in cell_mm)
+    return rows, columns
+
+
+def _lungs_on_grid(prediction: Prediction, scan: Scan) -> NDArray[np.uint8]:
+    """Label map of the lungs at the centre of every cell of the prediction's grid."""
     if scan.lungs is None:
         raise ValueError("lesions are looked for in lungs that are known")
     rows, columns = (
@@ -63,7 +137,7 @@ def _lungs_on_grid(prediction: Prediction, scan: Scan) -> NDArray[np.bool_]:
             prediction.probabilities.shape[2:], (prediction.box.rows, prediction.box.columns), strict=True
         )
     )
-    return np.asarray(scan.lungs[slice(*prediction.box.slices)][:, rows[:, np.newaxis], columns] > 0)
+    return np.asarray(scan.lungs[slice(*prediction.box.slices)][:, rows[:, np.newaxis], columns])
 
 
 def _large_parts(mask: NDArray[np.bool_], min_cells: float) -> NDArray[np.bool_]:

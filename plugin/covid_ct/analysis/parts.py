@@ -1,18 +1,20 @@
 """Connected parts of large masks, without a large array beside them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def part_sizes(parts: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+def part_sizes(parts: Iterable[NDArray[np.int32]], count: int) -> NDArray[np.int64]:
     """Number of cells of every connected part.
 
     Counted slice by slice: NumPy's bincount makes 64-bit numbers of whatever it counts.
 
     Parameters
     ----------
-    parts: NDArray[np.int32]
-        Labels from `scipy.ndimage.label`, shape (slices, rows, columns).
+    parts: Iterable[NDArray[np.int32]]
+        Labels from `scipy.ndimage.label`, slice by slice.
     count: int
         Number of parts.
 

@@ -30,7 +30,7 @@ class GridMap:
     labels: NDArray[np.uint8]
 
 
-def paint(target: NDArray[np.uint8], box: Box, grid_map: GridMap, within: NDArray[np.uint8] | None = None) -> None:
+def paint(target: NDArray[np.uint8], box: Box, grid_map: GridMap) -> None:
     """Write labels into a full-resolution map wherever the interpolated probability is above one half.
 
     Parameters
@@ -41,8 +41,6 @@ def paint(target: NDArray[np.uint8], box: Box, grid_map: GridMap, within: NDArra
         The part of `target` that the grid divides evenly.
     grid_map: GridMap
         With as many slices as the box.
-    within: NDArray[np.uint8] | None
-        Shape of `target`: nothing is written where it is 0.
     """
     probabilities, labels = grid_map.probabilities, grid_map.labels
     occupied = np.flatnonzero(labels.any(axis=(1, 2)))
@@ -58,10 +56,7 @@ def paint(target: NDArray[np.uint8], box: Box, grid_map: GridMap, within: NDArra
         own = labels[part]
         spread = np.where(own > 0, own, ndimage.maximum_filter(own, (1, 3, 3)))
         painted = spread[:, row_cells][:, :, column_cells] * inside
-        place = (indices + box.slices[0], rows, columns)
-        if within is not None:
-            painted *= within[place] > 0
-        target[place] = painted
+        target[indices + box.slices[0], rows, columns] = painted
 
     for _ in in_parallel(work, np.array_split(occupied, -(-occupied.size // SLICES_AT_ONCE)), cores()):
         pass
