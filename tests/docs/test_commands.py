@@ -3,13 +3,16 @@
 import json
 import re
 import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from covid_ct import __version__
-from covid_ct.server.configuration import KEYS
+from covid_ct.series.headers import SeriesRules
+from covid_ct.server.configuration import KEYS, SECTION, ConfigurationError, read_configuration
 from tests.docs.conftest import REPOSITORY
 from tools.orthanc_configuration import COMMENTED_JSON
 from tools.orthanc_server import OrthancServer
@@ -60,10 +63,54 @@ def test_make_help_lists_every_target() -> None:
     assert all(len(line.split(maxsplit=1)) == 2 for line in listed.splitlines())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
-def test_every_key_of_the_configuration_is_listed(page: str) -> None:
-    rows = re.findall(r"^\| `([A-Z]\w+)` \|", (REPOSITORY / page).read_text(), re.MULTILINE)
-    assert set(rows) >= KEYS
+CONFIGURATION, _, SERIES_RULES = (REPOSITORY / "docs/configuration.md").read_text().partition("\n`SeriesRules`:\n")
+
+
+def test_every_key_is_listed_once_with_its_default_and_range() -> None:
+    rows = re.findall(r"^\| `([A-Z]\w+)` \| (.*?) \| (.*?) \|", CONFIGURATION, re.MULTILINE)
+    assert sorted(key for key, _, _ in rows) == sorted(KEYS)
+    plain = {
+        key: json.loads(default.strip("`"))
+        for key, _, default in rows
+        if re.fullmatch(r"`[^`a-z]*(true|false)?`", default)
+    }
+    assert len(plain) == 7
+    for key, default in plain.items():
+        assert read_configuration({SECTION: {key: default}}) == read_configuration({}), key
+    ranges = {key: tuple(map(int, kind.split("–"))) for key, kind, _ in rows if "–" in kind}
+    assert len(ranges) == 4
+    for key, (low, high) in ranges.items():
+        for number in (low, high):
+            read_configuration({SECTION: {key: number}})
+        for number in (low - 1, high + 1):
+            with pytest.raises(ConfigurationError, match=key):
+                read_configuration({SECTION: {key: number}})
+
+
+def test_every_rule_is_listed_once_with_its_default() -> None:
+    rows = re.findall(r"^\| `([A-Z]\w+)` \| (\d+) \|", SERIES_RULES, re.MULTILINE)
+    assert len(rows) == len(fields(SeriesRules)) == len(dict(rows))
+    rules = {key: int(default) for key, default in rows}
+    assert read_configuration({SECTION: {"SeriesRules": rules}}).series_rules == SeriesRules()
+
+
+def test_the_shipped_configuration_shows_every_key() -> None:
+    text = (REPOSITORY / "orthanc.json").read_text().partition(f'"{SECTION}": {{')[2]
+    assert sorted(re.findall(r'^ *(?:// )?"(\w+)":', text, re.MULTILINE)) == sorted(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("compose-spec", "compose.yaml"),
+        ("github-workflows", ".github/workflows/ci.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_files_of_other_programs_fit_their_schemas(schema: str, file: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", file]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_workflow_runs_what_ci_runs_and_the_citation_is_of_this_version() -> None:

@@ -14,11 +14,16 @@ from jsonschema.validators import Draft202012Validator
 from openapi_spec_validator import validate
 
 from covid_ct import __version__
+from covid_ct.errors import Reason
+from covid_ct.server.deliveries import DeliveryState
+from covid_ct.server.jobs import ORTHANC_ERRORS, Failure, State, Trigger
 from covid_ct.server.routes import PATHS
 from tests.orthanc.driving import wait_for_job
 from tools.orthanc_server import OrthancServer
 
 DOCUMENT: dict[str, Any] = yaml.safe_load((Path(__file__).resolve().parents[2] / "docs/openapi.yaml").read_text())
+
+HOW_IT_WORKS = (Path(__file__).resolve().parents[2] / "docs/how-it-works.md").read_text()
 
 NOWHERE = "-".join(["00000000"] * 5)
 """An Orthanc id that no resource has."""
@@ -92,6 +97,23 @@ def test_every_route_is_documented_and_no_other() -> None:
     served = {re.sub(r"\([^)]*\)", "{}", path.replace("(cancel|retry)", action)) for path in PATHS.values()
               for action in ("cancel", "retry")}  # fmt: skip
     assert {re.sub(r"\{[^}]*\}", "{}", path) for path in DOCUMENT["paths"]} == served
+
+
+def test_every_code_is_documented_and_no_other() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    job, content = schemas["Job"]["properties"], schemas["JobContent"]["properties"]
+    errors = set(ORTHANC_ERRORS) - {"Success"}
+    for documented_codes, codes in (
+        (schemas["State"], set(State)),
+        (schemas["DeliveryState"], set(DeliveryState)),
+        (schemas["Reason"], {"", *Reason, *Failure}),
+        (content["Trigger"], set(Trigger)),
+        (job["ErrorCode"], set(ORTHANC_ERRORS.values())),
+        (job["ErrorDetails"], {"", *errors}),
+    ):
+        assert set(documented_codes["enum"]) == codes
+    explained = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", HOW_IT_WORKS, re.MULTILINE)))
+    assert sorted(explained) == sorted([*Reason, *Failure])
 
 
 def test_every_example_fits_its_schema() -> None:

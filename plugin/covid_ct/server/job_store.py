@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from covid_ct.server.database import Database, due_after, timestamp
-from covid_ct.server.jobs import Job, State, Trigger
+from covid_ct.server.jobs import Failure, Job, State, Trigger
 
 MAX_ATTEMPTS = 3
 """Attempts before a job that keeps failing, for other reasons than its series, is given up."""
@@ -148,7 +148,7 @@ class JobStore:
         if job.state == State.RUNNING:
             self._change(job, cancelled=1)
             self._cancelled.add(job_id)
-        elif not job.ended and not self._change(job, **_failure("Cancelled", sentence)):
+        elif not job.ended and not self._change(job, **_failure(Failure.CANCELLED, sentence)):
             # It was taken in between.
             return self.cancel(job_id)
         return self[job_id]
@@ -200,7 +200,7 @@ class JobStore:
                         f'the stage "{job.stage}"; the series is set aside. '
                         f"POST /covid/jobs/{job.id}/retry tries it again."
                     )
-                    changed = self._change(job, crashes=crashes, **_failure("CrashedRepeatedly", sentence))
+                    changed = self._change(job, crashes=crashes, **_failure(Failure.CRASHED_REPEATEDLY, sentence))
                 if changed:
                     recovered.append(replace(self[job.id], server=job.server))
         return recovered

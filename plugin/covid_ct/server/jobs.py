@@ -30,6 +30,16 @@ class Trigger(StrEnum):
     REST = "Rest"
 
 
+class Failure(StrEnum):
+    """Why a job failed whose series may be analysed; the codes of series that may not are `Reason`."""
+
+    CANCELLED = "Cancelled"
+    SERIES_CHANGED = "SeriesChanged"
+    MODEL_ERROR = "ModelError"
+    INTERNAL_ERROR = "InternalError"
+    CRASHED_REPEATEDLY = "CrashedRepeatedly"
+
+
 @dataclass(frozen=True)
 class Job:
     """One analysis of one series in one state of completeness.
@@ -57,7 +67,7 @@ class Job:
     crashes: int
         How often the process died while it was read or analysed.
     reason: str
-        Code of a failure; empty without one.
+        Code of a failure, of `Reason` or `Failure`; empty without one.
     error: str
         The failure in a sentence.
     not_before: str
@@ -136,4 +146,5 @@ class Job:
             return "Success"
         if self.refused:
             return "BadFileFormat"
-        return {"Cancelled": "CanceledJob", "SeriesChanged": "UnknownResource"}.get(self.reason, "InternalError")
+        named = {str(Failure.CANCELLED): "CanceledJob", str(Failure.SERIES_CHANGED): "UnknownResource"}
+        return named.get(self.reason, "InternalError")

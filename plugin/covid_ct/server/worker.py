@@ -17,7 +17,7 @@ from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
-from covid_ct.server.jobs import Job, State, Trigger
+from covid_ct.server.jobs import Failure, Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import NotFoundError, Pacs
 
@@ -152,7 +152,9 @@ class Worker(threading.Thread):
             job = None
             try:
                 if unsettled is not None and self._jobs[unsettled.id].state == State.RUNNING:
-                    self._jobs.retry_later(unsettled, "InternalError", "What became of the analysis could not be kept.")
+                    self._jobs.retry_later(
+                        unsettled, Failure.INTERNAL_ERROR, "What became of the analysis could not be kept."
+                    )
                 unsettled = None
                 job = self._jobs.take(POLL_S)
                 if job is not None:
@@ -169,16 +171,18 @@ class Worker(threading.Thread):
         except StoppedError:
             self._jobs.put_back(job)
         except AnalysisCancelled:
-            self._jobs.fail(job.id, "Cancelled", f"The analysis of series {job.series_uid} was cancelled.")
+            self._jobs.fail(job.id, Failure.CANCELLED, f"The analysis of series {job.series_uid} was cancelled.")
         except SeriesRefused as refusal:
             self._jobs.fail(job.id, refusal.reason, str(refusal))
         except NotFoundError:
             self._series_gone(job)
         except ModelError as error:
-            self._jobs.fail(job.id, "ModelError", f"Series {job.series_uid}: {error}")
+            self._jobs.fail(job.id, Failure.MODEL_ERROR, f"Series {job.series_uid}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever a job meets, Orthanc and the other jobs go on
             self._jobs.retry_later(
-                job, "InternalError", f"The analysis of series {job.series_uid} failed: {type(error).__name__}: {error}"
+                job,
+                Failure.INTERNAL_ERROR,
+                f"The analysis of series {job.series_uid} failed: {type(error).__name__}: {error}",
             )
         ended = self._jobs[job.id]
         self._metrics.took("job", time.monotonic() - begin)
@@ -189,7 +193,7 @@ class Worker(threading.Thread):
         """End a job whose series lost or gained instances, and have the series as it is now analysed."""
         self._jobs.fail(
             job.id,
-            "SeriesChanged",
+            Failure.SERIES_CHANGED,
             f"Series {job.series_uid} was changed or deleted before it could be read; "
             "what there is of it now is a new analysis.",
         )
