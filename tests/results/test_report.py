@@ -89,7 +89,8 @@ def test_no_lesion_is_said_first() -> None:
 
 
 def test_fonts_are_embedded_and_text_survives(upright: Case, tmp_path: Path) -> None:
-    case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName="Παπαδοπούλου^Ελένη")
+    name = "Papadopoulou^Eleni Aikaterini=Παπαδοπούλου^Ελένη Αικατερίνη"
+    case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName=name)
     path = tmp_path / "report.pdf"
     path.write_bytes(report_pdf(case.volume, case.findings))
     fonts = subprocess.run(["pdffonts", path], check=True, capture_output=True, text=True).stdout.splitlines()[2:]
@@ -97,7 +98,8 @@ def test_fonts_are_embedded_and_text_survives(upright: Case, tmp_path: Path) -> 
         pytest.skip("no Unicode font is installed here")
     assert all(line.split()[-5:-3] == ["yes", "yes"] for line in fonts)
     text = text_of(path.read_bytes())
-    assert "Παπαδοπούλου, Ελένη" in text
+    assert "Papadopoulou, Eleni Aikaterini" in text
+    assert "Παπαδοπούλου, Ελένη Αικατερίνη" in text
 
 
 @pytest.mark.parametrize("name", ["Иванов^Иван", "\U0001f9ec^\u1b05\u1b13", "A^\x07B", "^", "=山田^太郎"])

@@ -26,6 +26,8 @@ _PIXELS_PER_MM = 9.0
 _JPEG_QUALITY = 88
 _GAP = 3.0
 _HEADER_WIDTHS = (56.0, 38.0, 37.0, 23.0, 28.0)
+_NAME_LINE = 4.4
+"""Height of a line of a name that is written in several scripts."""
 _MARK = 4.2
 """Size of the badge that holds an orientation mark."""
 _LINE, _HEADING = 3.6, 6.4
@@ -91,9 +93,10 @@ class _Page:
         x = _MARGIN
         for (label, value), width in zip(cells, _HEADER_WIDTHS, strict=True):
             self._text(x, self._y, label, size=7, color=_QUIET)
-            self._text(x, self._y + 3.4, value, size=9.5, width=width - _GAP)
+            for line, text in enumerate(value.split("\n")):
+                self._text(x, self._y + 3.4 + _NAME_LINE * line, text, size=9.5, width=width - _GAP)
             x += width
-        self._y += 10
+        self._y += 10 + _NAME_LINE * max(value.count("\n") for _, value in cells)
         self._rule()
 
     def answer(self) -> None:

@@ -35,13 +35,13 @@ def probability(value: float) -> str:
 
 
 def person_name(name: str) -> str:
-    """DICOM person name as people write it: family name, given names; then the other scripts' spelling."""
+    """DICOM person name as people write it: family name, given names; each script's spelling on a line of its own."""
     groups = []
     for group in name.split("="):
         family, given, middle, prefix, suffix = (group.split("^") + [""] * 5)[:5]
         first = " ".join(part.strip() for part in (prefix, given, middle, suffix) if part.strip())
         groups.append(", ".join(part for part in (family.strip(), first) if part))
-    return " = ".join(group for group in groups if group)
+    return "\n".join(group for group in groups if group)
 
 
 def date(value: str) -> str:
@@ -56,7 +56,7 @@ def age(value: str) -> str:
 
 
 def patient_cells(header: Dataset) -> list[tuple[str, str]]:
-    """Label and value of what identifies patient and study."""
+    """Label and value of what identifies patient and study; the name may have several lines."""
     born = (
         date(text_of(header, "PatientBirthDate")),
         age(text_of(header, "PatientAge")),
