@@ -30,6 +30,9 @@ def main() -> None:
                 series = server.upload(path.read_bytes())["ParentSeries"]
             job = _wait(server, server.post("/covid/analyze", {"Series": series})["ID"])
             _picture_report(server, job, folder)
+            # One that cannot be analysed, for the dashboard.
+            lungs = next(result for result in job["Content"]["Results"] if result["Kind"] == "lungs.seg")
+            server.post("/covid/analyze", {"Series": lungs["ParentSeries"]})
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
                 results = f"{server.url}/covid/app/results.html?series={series}"
