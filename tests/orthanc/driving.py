@@ -76,6 +76,7 @@ def ended_in_order(server: OrthancServer) -> bool:
     if server.process.returncode == 0:
         return True
     # Orthanc's Python plugin 7.1 aborts when it is unloaded while an event waits for any OnChange callback, even one
-    # that does nothing. Orthanc has closed everything by then.
+    # that does nothing. All threads of ours have ended by then.
     farewell = server.log.read_text(errors="replace").rstrip().splitlines()[-2:]
-    return server.process.returncode == -signal.SIGABRT and any("Orthanc has stopped" in line for line in farewell)
+    said = any(words in line for line in farewell for words in ("Python plugin is finalizing", "Orthanc has stopped"))
+    return server.process.returncode == -signal.SIGABRT and said
