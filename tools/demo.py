@@ -87,9 +87,9 @@ def _wait(server: OrthancServer, series: str) -> dict[str, Any]:
     end = time.monotonic() + ANALYSIS_TIMEOUT_S
     considered = time.monotonic() + STABLE_AGE_S + 15.0
     while time.monotonic() < end:
-        jobs = [job for job in server.get("/covid/jobs?expand") if job["Content"]["Series"] == series]
+        jobs = server.get(f"/covid/jobs?expand&limit=1&series={series}")
         if jobs:
-            job: dict[str, Any] = jobs[-1]
+            job: dict[str, Any] = jobs[0]
             _bar(job["Progress"], job["Content"]["Stage"])
             if job["State"] in ("Success", "Failure"):
                 print()

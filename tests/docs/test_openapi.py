@@ -163,7 +163,8 @@ def test_every_operation_answers_as_documented(client: Client, server: OrthancSe
     wait_for_job(server, job)
 
     assert client.call("GET", "/covid/jobs") == [job]
-    (expanded,) = client.call("GET", "/covid/jobs", query={"expand": "", "series": series})
+    query = {"expand": "", "series": series, "state": "Pending,Success", "limit": 1}
+    (expanded,) = client.call("GET", "/covid/jobs", query=query)
     assert expanded["ID"] == job
     assert client.call("GET", "/covid/jobs/{job}", job=job)["State"] == "Success"
     findings = client.call("GET", "/covid/series/{series}", series=series)
@@ -177,6 +178,8 @@ def test_every_operation_answers_as_documented(client: Client, server: OrthancSe
     assert client.call("GET", "/covid/status")["LastErrors"]
     for body in ({}, [], {"Series": series, "More": 1}, {"Series": 1}):
         client.call("POST", "/covid/analyze", "400", body=body)
+    for query in ({"state": "Done"}, {"limit": "few"}, {"limit": -1}):
+        client.call("GET", "/covid/jobs", "400", query=query)
     client.call("POST", "/covid/analyze", "404", body={"Series": NOWHERE})
     client.call("POST", "/covid/analyze", "415", body={"Series": series}, kind="text/plain")
     client.call("GET", "/covid/jobs/{job}", "404", job="none")

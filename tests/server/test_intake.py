@@ -3,7 +3,7 @@ import pytest
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
 from covid_ct.server.jobs import State, Trigger
 from covid_ct.server.pacs import NotFoundError
-from covid_ct.server.requests import AnalyzeRequest
+from covid_ct.server.requests import AnalyzeRequest, JobsRequest
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
 
@@ -14,7 +14,7 @@ def test_a_series_has_one_job_whoever_asks(hospital: Hospital) -> None:
     assert first.trigger == Trigger.STABLE_SERIES
     assert hospital.intake.ask(hospital.series, Trigger.REST) == first
     assert hospital.intake.submit(AnalyzeRequest("Study", hospital.study)) == [first]
-    assert hospital.jobs.all() == [first]
+    assert hospital.jobs.select(JobsRequest()) == [first]
 
 
 def test_a_grown_series_is_other_work(hospital: Hospital) -> None:
@@ -27,7 +27,7 @@ def test_a_grown_series_is_other_work(hospital: Hospital) -> None:
 def test_an_asked_for_series_is_refused_with_a_job_and_an_unasked_one_without(hospital: Hospital) -> None:
     hospital.orthanc.delete(sorted(hospital.orthanc.instances)[0])
     assert hospital.intake.consider(hospital.series) is None
-    assert hospital.jobs.all() == []
+    assert hospital.jobs.select(JobsRequest()) == []
     refused = hospital.intake.ask(hospital.series, Trigger.REST)
     assert (refused.state, refused.refused) == (State.FAILURE, True)
     assert "SECRET" not in refused.error

@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from covid_ct.server.database import Database
 from covid_ct.server.job_store import MAX_ATTEMPTS, JobStore
 from covid_ct.server.jobs import Job, State, Trigger
+from covid_ct.server.requests import JobsRequest
 
 JOB = Job("j1", "series-1", "1.2.3", Trigger.REST)
 
@@ -19,7 +21,21 @@ def test_a_job_is_kept_once(jobs: JobStore) -> None:
     first = jobs.add(JOB)
     assert first.created
     assert jobs.add(replace(JOB, trigger=Trigger.STABLE_SERIES)) == first
-    assert jobs.all() == [first]
+    assert jobs.select(JobsRequest()) == [first]
+
+
+def test_jobs_are_chosen_by_series_and_state_the_newest_first(jobs: JobStore) -> None:
+    for number, state in enumerate((State.FAILURE, State.SUCCESS, State.FAILURE, State.PENDING)):
+        created = f"20260101T00000{number}.000000"
+        jobs.add(replace(JOB, id=f"j{number}", series=f"series-{number % 2}", state=state, created=created))
+
+    def ids(**wanted: Any) -> list[str]:
+        return [job.id for job in jobs.select(JobsRequest(**wanted))]
+
+    assert ids() == ["j3", "j2", "j1", "j0"]
+    assert ids(limit=2) == ["j3", "j2"]
+    assert ids(states=("Failure", "Pending")) == ["j3", "j2", "j0"]
+    assert ids(series="series-1", states=("Success",), limit=5) == ["j1"]
 
 
 def test_the_oldest_is_taken_first_and_once(jobs: JobStore) -> None:

@@ -2,6 +2,7 @@ from datetime import UTC, datetime
 
 from covid_ct.server.listener import CHANGES_MARK
 from covid_ct.server.pacs import Pacs
+from covid_ct.server.requests import JobsRequest
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
 
@@ -9,7 +10,7 @@ from tests.server.conftest import Hospital
 def test_the_first_sweep_takes_nothing_and_the_next_what_came(hospital: Hospital) -> None:
     listener = hospital.listener()
     listener.sweep()
-    assert hospital.jobs.all() == []
+    assert hospital.jobs.select(JobsRequest()) == []
     more = make_series()
     for image in more:
         image.SeriesInstanceUID += ".5"
@@ -18,11 +19,11 @@ def test_the_first_sweep_takes_nothing_and_the_next_what_came(hospital: Hospital
     series = stored[0]["ParentSeries"]
     hospital.orthanc.unstable.add(series)
     listener.sweep()
-    assert hospital.jobs.all() == [], "it is still arriving"
+    assert hospital.jobs.select(JobsRequest()) == [], "it is still arriving"
     assert hospital.database.mark(CHANGES_MARK) == 20
     hospital.orthanc.unstable.clear()
     listener.sweep()
-    assert [job.series for job in hospital.jobs.all()] == [series]
+    assert [job.series for job in hospital.jobs.select(JobsRequest())] == [series]
     assert hospital.database.mark(CHANGES_MARK) == 40
 
 
@@ -32,10 +33,10 @@ def test_the_sweep_waits_for_a_series_that_another_orthanc_receives(hospital: Ho
     hospital.database.set_mark(CHANGES_MARK, 0)
     hospital.orthanc.last_update = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     assert listener.sweep()
-    assert hospital.jobs.all() == []
+    assert hospital.jobs.select(JobsRequest()) == []
     hospital.orthanc.last_update = "20260101T000000"
     assert not listener.sweep()
-    assert [job.series for job in hospital.jobs.all()] == [hospital.series]
+    assert [job.series for job in hospital.jobs.select(JobsRequest())] == [hospital.series]
 
 
 def test_a_restart_finds_what_was_still_arriving(hospital: Hospital) -> None:
@@ -44,7 +45,7 @@ def test_a_restart_finds_what_was_still_arriving(hospital: Hospital) -> None:
     assert hospital.listener().sweep()
     hospital.orthanc.unstable.clear()
     assert not hospital.listener().sweep()
-    assert [job.series for job in hospital.jobs.all()] == [hospital.series]
+    assert [job.series for job in hospital.jobs.select(JobsRequest())] == [hospital.series]
 
 
 def test_each_change_is_read_once_however_long_a_series_arrives(hospital: Hospital, monkeypatch) -> None:
@@ -75,5 +76,5 @@ def test_it_stops_in_the_middle_of_many_changes(hospital: Hospital, monkeypatch)
 
     monkeypatch.setattr(Pacs, "series_of_instance", stop_then_answer)
     listener.sweep()
-    assert hospital.jobs.all() == []
+    assert hospital.jobs.select(JobsRequest()) == []
     assert hospital.database.mark(CHANGES_MARK) == 0, "the next start reads them again"

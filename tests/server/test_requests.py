@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covid_ct.server.requests import MAX_BODY_BYTES, AnalyzeRequest, RequestError, parse_analyze_request
+from covid_ct.server.requests import (
+    MAX_BODY_BYTES,
+    AnalyzeRequest,
+    JobsRequest,
+    RequestError,
+    parse_analyze_request,
+    parse_jobs_request,
+)
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
@@ -14,6 +21,19 @@ JSON = {"Content-Type": "application/json; charset=utf-8"}
 def test_series_and_study() -> None:
     assert parse_analyze_request(JSON, b'{"Series": "1.2.3"}') == AnalyzeRequest("Series", "1.2.3", False)
     assert parse_analyze_request(JSON, b'{"Study": "1.2", "Synchronous": true}') == AnalyzeRequest("Study", "1.2", True)
+
+
+def test_which_jobs_are_asked_for() -> None:
+    assert parse_jobs_request({}) == JobsRequest()
+    arguments = {"expand": "", "series": "s", "state": "Pending%2CRetry", "limit": "50"}
+    assert parse_jobs_request(arguments) == JobsRequest(True, "s", ("Pending", "Retry"), 50)
+
+
+@pytest.mark.parametrize("arguments", [{"state": "Done"}, {"state": "Pending;"}, {"limit": "-1"}, {"limit": "1 OR 1"}])
+def test_jobs_that_cannot_be_asked_for(arguments: dict[str, str]) -> None:
+    with pytest.raises(RequestError) as refused:
+        parse_jobs_request(arguments)
+    assert refused.value.status == HTTPStatus.BAD_REQUEST
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from covid_ct.server.database import Database, due_after, timestamp
 from covid_ct.server.jobs import Failure, Job, State, Trigger
+from covid_ct.server.requests import JobsRequest
 
 MAX_ATTEMPTS = 3
 """Attempts before a job that keeps failing, for other reasons than its series, is given up."""
@@ -56,13 +57,17 @@ class JobStore:
         jobs = self._select("WHERE id = ?", (job_id,))
         return jobs[0] if jobs else None
 
-    def all(self) -> list[Job]:
-        """All jobs, oldest first."""
-        return self._select("ORDER BY created, id")
-
-    def of_series(self, series: str) -> list[Job]:
-        """The jobs of a series by its Orthanc id, newest first."""
-        return self._select("WHERE series = ? ORDER BY created DESC", (series,))
+    def select(self, wanted: JobsRequest) -> list[Job]:
+        """The jobs that somebody asked for, the newest first."""
+        where, values = ["1 = 1"], []
+        if wanted.series:
+            where.append("series = ?")
+            values.append(wanted.series)
+        if wanted.states:
+            where.append(f"state IN ({', '.join('?' for _ in wanted.states)})")
+            values += wanted.states
+        clause = f"WHERE {' AND '.join(where)} ORDER BY created DESC, id"
+        return self._select(f"{clause} LIMIT {wanted.limit}" if wanted.limit else clause, values)
 
     def failures(self, limit: int) -> list[Job]:
         """The last failed jobs, newest first."""

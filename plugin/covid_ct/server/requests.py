@@ -1,12 +1,15 @@
 """REST requests, checked before anything is done with them. Pure functions: no Orthanc, no threads."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from covid_ct.errors import CovidCtError
+from covid_ct.server.jobs import State
 
 MAX_BODY_BYTES = 16_384
 """Longest body that is parsed: the longest sensible one is a few hundred bytes."""
@@ -48,6 +51,47 @@ class AnalyzeRequest:
     level: str
     identifier: str
     synchronous: bool = False
+
+
+@dataclass(frozen=True)
+class JobsRequest:
+    """Which jobs `GET /covid/jobs` asks for.
+
+    Attributes
+    ----------
+    expand: bool
+        Whether the jobs themselves are wanted, not only their identifiers.
+    series: str
+        Orthanc id of the only series whose jobs are wanted; empty for all.
+    states: tuple[str, ...]
+        The only states wanted; empty for all.
+    limit: int
+        Most jobs; 0 for all.
+    """
+
+    expand: bool = False
+    series: str = ""
+    states: tuple[str, ...] = ()
+    limit: int = 0
+
+
+def parse_jobs_request(arguments: Mapping[str, str]) -> JobsRequest:
+    """Check the arguments of `GET /covid/jobs`.
+
+    Raises
+    ------
+    RequestError
+        400 if a state or the limit is none.
+    """
+    # Orthanc hands arguments on as they came.
+    asked = unquote(arguments.get("state", ""))
+    states = tuple(asked.split(",")) if asked else ()
+    if unknown := sorted(set(states) - set(State)):
+        raise _bad(f'There is no state "{unknown[0][:64]}"; there are {", ".join(State)}.')
+    limit = arguments.get("limit", "0")
+    if not re.fullmatch("[0-9]{1,9}", limit):
+        raise _bad('"limit" must be a whole number.')
+    return JobsRequest("expand" in arguments, arguments.get("series", ""), states, int(limit))
 
 
 def parse_analyze_request(headers: Mapping[str, str], body: bytes) -> AnalyzeRequest:

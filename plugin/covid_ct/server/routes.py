@@ -17,7 +17,7 @@ from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job
 from covid_ct.server.pacs import NotFoundError, Pacs
 from covid_ct.server.pages import FILES
-from covid_ct.server.requests import RequestError, parse_analyze_request, require_json
+from covid_ct.server.requests import RequestError, parse_analyze_request, parse_jobs_request, require_json
 from covid_ct.server.sdk import RestOutput
 
 MAX_SYNCHRONOUS = 4
@@ -84,13 +84,12 @@ class Routes:
         self._answer(output, request, "POST", lambda: self._analyze(request))
 
     def list_jobs(self, output: RestOutput, request: dict[str, Any]) -> None:
-        """GET /covid/jobs: identifiers, or with ?expand the jobs; with ?series= those of one series, newest first."""
-        arguments = request.get("get", {})
-        expand, series = "expand" in arguments, arguments.get("series")
+        """GET /covid/jobs: identifiers or, with ?expand, jobs; ?series=, ?state= and ?limit= choose."""
 
         def jobs() -> list[Any]:
-            found = self._jobs.of_series(series) if series else self._jobs.all()
-            return [self._shown(job) if expand else job.id for job in found]
+            wanted = parse_jobs_request(request.get("get", {}))
+            found = self._jobs.select(wanted)
+            return [self._shown(job) if wanted.expand else job.id for job in found]
 
         self._answer(output, request, "GET", lambda: self._at_desk(jobs))
 

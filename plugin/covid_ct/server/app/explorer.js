@@ -141,7 +141,7 @@
   async function showEarlier(panel, series, heading) {
     const page = shown;
     const { findingsLine } = await words;
-    const jobs = await ask('GET', `/covid/jobs?expand&series=${series}`).catch(() => []);
+    const jobs = await ask('GET', `/covid/jobs?expand&limit=1&series=${series}`).catch(() => []);
     if (page !== shown) {
       return;
     }

@@ -6,9 +6,7 @@ import { jobButton } from './following.js';
 import { canRetry, hasEnded, jobLine, titleOf } from './words.js';
 
 const POLL_MS = 2000;
-const MOST_SHOWN = 200;
-
-const FILTERS = { all: () => true, open: (job) => !hasEnded(job), Failure: (job) => job.State === 'Failure' };
+const MOST_SHOWN = 50;
 
 /** Titles of the studies of series, by Orthanc id of the series. */
 const titles = new Map();
@@ -113,15 +111,19 @@ function show(jobs) {
 
 async function refresh() {
   try {
-    const [status, jobs] = await Promise.all([getJson('/covid/status'), getJson('/covid/jobs?expand')]);
-    const chosen = jobs.reverse().filter(FILTERS[document.querySelector('#filter :checked').value]);
-    const shown = chosen.slice(0, MOST_SHOWN);
-    await learnTitles(shown);
-    show(shown);
+    const chosen = document.querySelector('#filter :checked').value;
+    const [status, jobs] = await Promise.all([
+      getJson('/covid/status'),
+      getJson(`/covid/jobs?expand&limit=${MOST_SHOWN}&state=${chosen}`),
+    ]);
+    await learnTitles(jobs);
+    show(jobs);
     const counts = Object.entries(status.Jobs).filter(([, count]) => count);
     at('counts').textContent = counts.map(([state, count]) => `${count} ${state}`).join(' · ');
-    at('rest').textContent = chosen.length > MOST_SHOWN ? `${chosen.length - MOST_SHOWN} earlier ones are not shown.` : '';
-    at('rest').textContent ||= chosen.length ? '' : 'There are none.';
+    const wanted = counts.filter(([state]) => !chosen || chosen.split(',').includes(state));
+    const earlier = wanted.reduce((sum, [, count]) => sum + count, 0) - jobs.length;
+    at('rest').textContent = earlier > 0 ? `${earlier} earlier ones are not shown.` : '';
+    at('rest').textContent ||= jobs.length ? '' : 'There are none.';
     at('problem').hidden = true;
   } catch (error) {
     at('problem').textContent = error.message;

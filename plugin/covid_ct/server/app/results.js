@@ -140,7 +140,7 @@ async function showJob(series) {
       window.location.reload();
     }
   };
-  const [job] = await getJson(`/covid/jobs?expand&series=${series}`);
+  const [job] = await getJson(`/covid/jobs?expand&limit=1&series=${series}`);
   say('This series has no findings.');
   if (job && job.State !== 'Success') {
     await showEnd(job.ID);
