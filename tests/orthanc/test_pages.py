@@ -213,6 +213,19 @@ def test_slices_are_scrolled(results: Page) -> None:
     expect(results.locator("#where")).to_contain_text("Slice 9 of 20")
 
 
+def test_a_finger_scrolls_slices(results: Page) -> None:
+    results.keyboard.press("Home")
+    box = results.locator("#picture").bounding_box()
+    assert box
+    x, y = box["x"] + 200, box["y"] + 100
+    devices = results.context.new_cdp_session(results)
+    for kind, down in (("touchStart", 0), *(("touchMove", 4 * step) for step in range(1, 9))):
+        devices.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y + down}]})
+    devices.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    devices.detach()
+    expect(results.locator("#where")).to_contain_text("Slice 5 of 20")
+
+
 def test_windows_and_overlay_by_keys(results: Page, phantoms: dict[str, Phantom]) -> None:
     results.keyboard.press("o")
     results.keyboard.press("2")
@@ -404,6 +417,8 @@ def test_the_dashboard(page: Page, asked: OrthancServer, series: dict[str, str],
     expect(item.get_by_role("link", name="Results")).to_have_attribute(
         "href", f"results.html?series={series['columns to the front']}"
     )
+    page.get_by_label("Not ended").check()
+    expect(page.locator("#rest")).to_have_text("There are none.")
     page.get_by_label("Failed").check()
     expect(page.locator("#jobs li")).to_have_count(1)
     expect(page.locator(f"[id='{refused}']")).to_contain_text(asked.get(f"/covid/jobs/{refused}")["ErrorDescription"])
