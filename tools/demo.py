@@ -85,7 +85,7 @@ def _send(server: OrthancServer, folder: Path) -> str:
 def _wait(server: OrthancServer, series: str) -> dict[str, Any]:
     """The ended job of a series, with a bar that shows how far it is."""
     end = time.monotonic() + ANALYSIS_TIMEOUT_S
-    considered = time.monotonic() + STABLE_AGE_S + 15.0
+    considered = time.monotonic() + STABLE_AGE_S + 5.0
     while time.monotonic() < end:
         jobs = server.get(f"/covid/jobs?expand&limit=1&series={series}")
         if jobs:

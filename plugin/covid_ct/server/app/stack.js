@@ -20,7 +20,7 @@ function cross(a, b) {
 }
 
 /** Letters of a direction in the patient, such as "L" or, between two axes, "LP"; coordinates are DICOM's LPS. */
-export function letters(direction) {
+function letters(direction) {
   const names = ['RL', 'AP', 'FH'];
   return [0, 1, 2]
     .filter((axis) => Math.abs(direction[axis]) > 0.3)
@@ -33,7 +33,7 @@ export function letters(direction) {
  * How an image is turned to the standard axial view: screen = turn x image, both (right, down).
  * Anything but an axial image is left as it is.
  */
-export function turnOf(row, column) {
+function turnOf(row, column) {
   const normal = cross(row, column).map(Math.abs);
   if (normal[2] < Math.max(normal[0], normal[1])) {
     return [[1, 0], [0, 1]];
@@ -44,7 +44,7 @@ export function turnOf(row, column) {
 }
 
 /** Letters at the edges of the screen, once an image with these cosines is turned. */
-export function marksOf(row, column, turn) {
+function marksOf(row, column, turn) {
   const along = ([a, b]) => row.map((value, axis) => a * value + b * column[axis]);
   const right = along(turn[0]);
   const down = along(turn[1]);
@@ -58,7 +58,7 @@ export function marksOf(row, column, turn) {
 }
 
 /** A numpy file (NEP 1) as a typed array. */
-export function parseNumpy(buffer) {
+function parseNumpy(buffer) {
   const start = 10 + new DataView(buffer).getUint16(8, true);
   const header = new TextDecoder('latin1').decode(new Uint8Array(buffer, 10, start - 10));
   const kind = ARRAYS[/'descr': *'([^']+)'/.exec(header)[1]];
