@@ -102,6 +102,12 @@ class FakeOrthanc:
                 raise FakeOrthancError(21, self.refuse_store)
             assert isinstance(body, bytes)
             return json.dumps(self.store(body)).encode()
+        if uri == "/tools/bulk-content":
+            document = json.loads(body)
+            assert document["Level"] == "Instance"
+            return json.dumps(
+                [self._with_metadata(one) for one in document["Resources"] if one in self.headers]
+            ).encode()
         if match := re.fullmatch("/modalities/([^/]+)/store", uri):
             if match[1] in self.unreachable:
                 raise FakeOrthancError(9, "Error in the network protocol")
@@ -111,6 +117,10 @@ class FakeOrthanc:
             self.jobs[job] = {"State": "Success", "ErrorDescription": "Success"}
             return json.dumps({"ID": job}).encode()
         raise FakeOrthancError(17, "Unknown resource")
+
+    def _with_metadata(self, instance: str) -> dict[str, Any]:
+        metadata = {name: value for (owner, name), value in self.metadata.items() if owner == instance}
+        return {"ID": instance, "Metadata": metadata}
 
     def RestApiPut(self, uri: str, body: bytes | str) -> bytes:
         assert re.fullmatch("/series/[^/]+/attachments/[0-9]+", uri)
@@ -171,9 +181,6 @@ class FakeOrthanc:
             case ["studies", study]:
                 found = {self._series(h) for h in self.headers.values() if self._study(h) == study}
                 return {"ID": study, "Series": sorted(found)} if found else None
-            case ["instances", instance, "metadata", name]:
-                value = self.metadata.get((instance, name))
-                return None if value is None else value.encode()
             case ["instances", instance, "simplified-tags"]:
                 header = self.headers.get(instance)
                 return None if header is None else main_tags(header)

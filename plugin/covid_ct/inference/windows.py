@@ -1,13 +1,13 @@
 """Running a segmentation network over a whole scan: slice by slice in 2-D, in overlapping windows in 3-D."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from covid_ct.inference.manifest import ModelInput
+from covid_ct.inference.manifest import ModelInput, Role
 from covid_ct.inference.preprocessing import Box, axis_weights, resample_plane
 from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
 from covid_ct.inference.session import Model, tensor_size
@@ -16,11 +16,12 @@ from covid_ct.parallel import in_parallel
 FIELD_GRID = (256, 256)
 """Rows and columns of the grid on which the answers for differently cropped slices are put together."""
 
-LUNG_STEP_MM = 3.0
-"""Slices that a 2-D lung network looks at lie at most so far apart; what lies between is interpolated.
+STEP_MM: dict[Role, float] = {"lungs": 4.0, "lesions": 2.0}
+"""Slices that a 2-D network looks at lie at most so far apart; what lies between thinner ones is interpolated.
 
-Lungs hardly change from one thin slice to the next: on two series of 2 mm, looking at slices 4 mm apart gave masks that
-agree with those of all slices to Dice 0.9987 and volumes to 0.05 %. Lesions do change, so all their slices are seen.
+Against the phantom's truth at 1 mm, all slices gave a Dice of 0.988 for lungs and 0.858 for lesions, these steps the
+same to 0.001. On two series of 2 mm, lungs looked at every 4 mm agreed with those of all slices to Dice 0.998, and in
+volume to 0.1 %.
 """
 
 
@@ -102,11 +103,10 @@ def _foreground(model: Model, tensor: NDArray[np.float32]) -> NDArray[np.float32
 def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
     model_input = model.manifest.input
     common = scan.box(model_input)
-    indices = list(range(*common.slices))
+    wanted = list(range(*common.slices))
     if scan.lungs is not None:
-        indices = [index for index in indices if scan.lungs[index].any()]
-    else:
-        indices = _spread(indices, max(1, int(round(LUNG_STEP_MM / scan.spacing[0], 3))))
+        wanted = [index for index in wanted if scan.lungs[index].any()]
+    indices = _spread(wanted, max(1, int(round(STEP_MM[model.manifest.role] / scan.spacing[0], 3))))
     # Cropped to the body, every slice has a box of its own; all meet on the grid of the field.
     own_boxes = model_input.region == "body"
     grid = FIELD_GRID if own_boxes else model_input.size
@@ -125,8 +125,7 @@ def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> 
 
     for number, _ in enumerate(in_parallel(work, batches, model.workers), start=1):
         tick(number / len(batches))
-    if scan.lungs is None:
-        _fill_between(probabilities, [index - common.slices[0] for index in indices])
+    _fill_between(probabilities, *(np.array(each) - common.slices[0] for each in (indices, wanted)))
     return Prediction(common, probabilities)
 
 
@@ -136,11 +135,11 @@ def _spread(indices: list[int], step: int) -> list[int]:
     return spread if spread[-1] == indices[-1] else [*spread, indices[-1]]
 
 
-def _fill_between(probabilities: NDArray[np.uint8], known: Sequence[int]) -> None:
-    """Interpolate slices linearly between those that are known, in place; shape (classes, slices, rows, columns)."""
-    for first, last in pairwise(known):
+def _fill_between(probabilities: NDArray[np.uint8], known: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
+    """Interpolate wanted slices linearly between those known, in place; shape (classes, slices, rows, columns)."""
+    for first, last in pairwise(known.tolist()):
         gap = last - first
-        for index in range(first + 1, last):
+        for index in wanted[(wanted > first) & (wanted < last)].tolist():
             low, high = (probabilities[:, end].astype(np.uint16) for end in (first, last))
             low *= last - index
             high *= index - first

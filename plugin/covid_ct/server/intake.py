@@ -135,14 +135,10 @@ class Intake:
     def _called(self, record: SeriesRecord) -> str | None:
         """The first instance of a series that was sent to one of our AE titles."""
         titles = self.configuration.aet_titles
-        return next(
-            (
-                instance
-                for instance in record.instances
-                if titles and self.pacs.metadata(instance, "CalledAET") in titles
-            ),
-            None,
-        )
+        if not titles:
+            return None
+        metadata = self.pacs.metadata(record.instances)
+        return next((instance for instance, values in metadata if values.get("CalledAET") in titles), None)
 
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
         """Why the headers in Orthanc's database forbid the analysis of a series, or nothing."""
