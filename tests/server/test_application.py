@@ -59,8 +59,8 @@ def ended_job(application: Application) -> dict[str, Any]:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         _, jobs = ask(application.routes, "list_jobs", get={"expand": ""})
-        if jobs and "CompletionTime" in jobs[0]:
-            return dict(jobs[0])
+        if jobs and "CompletionTime" in jobs[-1]:
+            return dict(jobs[-1])
         time.sleep(0.05)
     raise AssertionError(jobs)
 
