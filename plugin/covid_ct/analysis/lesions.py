@@ -86,17 +86,24 @@ def in_lungs(found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[
     """
     inside = found & (lungs > 0)
     kept = inside.copy()
-    reaching = np.flatnonzero((found & ~inside).any(axis=(1, 2)))
-    if reaching.size == 0 or not inside.any():
+    if not inside.any():
         return kept
     box = mask_box(found)
     parts, count = ndimage.label(found[box.index], np.ones((3, 3, 3)))
     sizes_inside = part_sizes((image[mask] for image, mask in zip(parts, inside[box.index], strict=True)), count)
     whole = sizes_inside >= MIN_SHARE_IN_LUNGS * part_sizes(parts, count)
     whole[0] = False
-    for index in reaching:
-        near = ndimage.maximum_filter(lungs[index], _window(cell_mm)) > 0
-        kept[index][box.index[1:]] |= whole[parts[index - box.slices[0]]] & near[box.index[1:]]
+    place = box.index[1:]
+
+    def work(index: int) -> None:
+        beyond = np.zeros(found.shape[1:], bool)
+        beyond[place] = whole[parts[index - box.slices[0]]] & ~inside[index][place]
+        if beyond.any():
+            near = _around(beyond, cell_mm)
+            kept[index][near] |= beyond[near] & (ndimage.maximum_filter(lungs[index][near], _window(cell_mm)) > 0)
+
+    for _ in in_parallel(work, range(*box.slices), cores()):
+        pass
     return kept
 
 
@@ -112,13 +119,25 @@ def grow(lungs: NDArray[np.uint8], lesions: NDArray[np.bool_], cell_mm: tuple[fl
     cell_mm: tuple[float, float]
         Size of a cell along rows and columns.
     """
-    beyond = lesions & (lungs == 0)
-    for index in np.flatnonzero(beyond.any(axis=(1, 2))):
+    all_beyond = lesions & (lungs == 0)
+
+    def work(index: int) -> None:
+        near = _around(all_beyond[index], cell_mm)
+        own, beyond = lungs[index][near], all_beyond[index][near]
         right, left = (
-            ndimage.uniform_filter(where_label(lungs[index], side).astype(np.float32), _window(cell_mm))
+            ndimage.uniform_filter(where_label(own, side).astype(np.float32), _window(cell_mm))
             for side in (Side.RIGHT, Side.LEFT)
         )
-        lungs[index][beyond[index]] = np.where(left > right, Side.LEFT, Side.RIGHT)[beyond[index]]
+        own[beyond] = np.where(left > right, np.uint8(Side.LEFT), np.uint8(Side.RIGHT))[beyond]
+
+    for _ in in_parallel(work, np.flatnonzero(all_beyond.any(axis=(1, 2))).tolist(), cores()):
+        pass
+
+
+def _around(mask: NDArray[np.bool_], cell_mm: tuple[float, float]) -> tuple[slice, slice]:
+    """Rows and columns that a window around any cell of a mask, shape (rows, columns), reaches."""
+    _, rows, columns = mask_box(mask[np.newaxis], (0, *_window(cell_mm))).index
+    return rows, columns
 
 
 def _window(cell_mm: tuple[float, float]) -> tuple[int, int]:
