@@ -1,7 +1,8 @@
 """The script that Orthanc loads in the benchmark: the plugin's own, watched from inside.
 
 Writes one JSON object a line to the file that COVID_CT_BENCHMARK names: when a series became stable, when a network
-ran, when Orthanc decoded an image, and every time that a Python thread which wants to run each millisecond could not.
+ran, and when Orthanc decoded an image. Where COVID_CT_TICK is set, also every time that a Python thread which wants to
+run each millisecond could not, and where the plugin's threads were then; that thread costs time itself.
 """
 
 import json
@@ -34,6 +35,21 @@ def waited_for_a_core() -> float:
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
+def places() -> list[str]:
+    """Where each of the plugin's threads is in its code."""
+    frames = sys._current_frames()
+    found = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0) if thread.name.startswith("covid-") else None
+        while frame is not None and "covid_ct" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame is not None:
+            found.append(
+                f"{thread.name}: {Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}:{frame.f_lineno}"
+            )
+    return found
+
+
 def tick() -> None:
     """Note how long Python's lock was not to be had; time without a core is not held against it."""
     before, delay = time.perf_counter(), waited_for_a_core()
@@ -42,7 +58,7 @@ def tick() -> None:
         now, delay_now = time.perf_counter(), waited_for_a_core()
         gap = now - before - TICK_S - (delay_now - delay)
         if gap > NOTED_S:
-            note("gap", seconds=gap)
+            note("gap", seconds=gap, threads=places())
         before, delay = now, delay_now
 
 
@@ -63,7 +79,7 @@ def on_change(change: int, level: int, resource: str) -> None:
     if change == orthanc.ChangeType.STABLE_SERIES:
         note("stable", series=resource)
     elif change == orthanc.ChangeType.ORTHANC_STARTED:
-        for work in (tick, flush):
+        for work in (tick, flush) if "COVID_CT_TICK" in os.environ else (flush,):
             threading.Thread(target=work, daemon=True).start()
     watched[0](change, level, resource)
 

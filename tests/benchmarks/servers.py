@@ -192,8 +192,13 @@ def moment(timestamp: str) -> float:
 
 
 @contextmanager
-def watched_server(name: str, covid_ct: Mapping[str, Any] | None = None, **changes: Any) -> Iterator[WatchedServer]:
-    """Orthanc in a folder of its own, with other settings where they are given, once it is idle."""
+def watched_server(
+    name: str, covid_ct: Mapping[str, Any] | None = None, *, ticking: bool = False, **changes: Any
+) -> Iterator[WatchedServer]:
+    """Orthanc in a folder of its own, with other settings where they are given, once it is idle.
+
+    Where `ticking`, the probe watches Python's lock, which slows the plugin.
+    """
     folder = BUILD / "orthanc" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -210,6 +215,9 @@ def watched_server(name: str, covid_ct: Mapping[str, Any] | None = None, **chang
         },
     )
     os.environ["COVID_CT_BENCHMARK"] = str(events)
+    os.environ.pop("COVID_CT_TICK", None)
+    if ticking:
+        os.environ["COVID_CT_TICK"] = "1"
     with server:
         time.sleep(QUIET_S)
         yield WatchedServer(server, events)
