@@ -3,6 +3,7 @@
 Callbacks are named functions of this module: plugin 5.0 and later crashes at shutdown on anything less.
 """
 
+import gc
 import site
 import sys
 from pathlib import Path
@@ -65,3 +66,5 @@ if PATHS:
         orthanc.RegisterRestCallback(path, globals()[name])
     orthanc.RegisterOnChangeCallback(on_change)
     orthanc.ExtendOrthancExplorer(application.explorer_script)
+    # What is loaded by now stays; each search for garbage among it would hold Python's lock for a tenth of a second.
+    gc.freeze()
