@@ -75,8 +75,8 @@ def ended_in_order(server: OrthancServer) -> bool:
     assert server.process is not None
     if server.process.returncode == 0:
         return True
-    # Orthanc's Python plugin 7.1 aborts when it is unloaded while an event waits for any OnChange callback, even one
+    # Orthanc's Python plugin 7.1 crashes when it is unloaded while an event waits for any OnChange callback, even one
     # that does nothing. All threads of ours have ended by then.
     farewell = server.log.read_text(errors="replace").rstrip().splitlines()[-2:]
     said = any(words in line for line in farewell for words in ("Python plugin is finalizing", "Orthanc has stopped"))
-    return server.process.returncode == -signal.SIGABRT and said
+    return server.process.returncode in (-signal.SIGABRT, -signal.SIGSEGV) and said

@@ -1,7 +1,7 @@
 """From an event or a request to a job: which series are accepted, and under which id."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from covid_ct.errors import Reason, SeriesRefused
@@ -12,7 +12,7 @@ from covid_ct.server.database import timestamp
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
-from covid_ct.server.pacs import Pacs, SeriesRecord, series_header
+from covid_ct.server.pacs import METADATA_AT_ONCE, Pacs, SeriesRecord, series_header
 from covid_ct.server.requests import AnalyzeRequest
 
 
@@ -101,7 +101,8 @@ class Intake:
         if refusal is not None and refusal.reason == Reason.OWN_RESULT:
             # Results that another Orthanc with this plugin sent to our AE title ask for nothing.
             return None
-        called = self._called(record)
+        # A series that cannot be analysed may be of any size, and Orthanc takes longer for each image of a large one.
+        called = self._called(record.instances if refusal is None else record.instances[:METADATA_AT_ONCE])
         if called is not None:
             sender = self.pacs.sender(called)
             recipients = () if sender is None else (sender,)
@@ -132,12 +133,12 @@ class Intake:
         """Whether a job's series still holds just the instances that the job was made for."""
         return job_id(self.pacs.series(job.series).instances, self.fingerprint) == job.id
 
-    def _called(self, record: SeriesRecord) -> str | None:
-        """The first instance of a series that was sent to one of our AE titles."""
+    def _called(self, instances: Sequence[str]) -> str | None:
+        """The first of some instances that was sent to one of our AE titles."""
         titles = self.configuration.aet_titles
         if not titles:
             return None
-        metadata = self.pacs.metadata(record.instances)
+        metadata = self.pacs.metadata(instances)
         return next((instance for instance, values in metadata if values.get("CalledAET") in titles), None)
 
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
