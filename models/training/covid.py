@@ -1,6 +1,8 @@
-"""Training of the classifier: COVID-19 pneumonia or not, from the lungs of a slice and where its lesions lie."""
+"""Training of the classifier: COVID-19 pneumonia or not, from the lungs of a slice."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,12 @@ from covid_ct.analysis.distribution import distribution
 from covid_ct.inference.preprocessing import resize
 from covid_ct.inference.session import Model
 from models.training import data
-from models.training.augment import Geometry, equalise, move, vary_intensities
+from models.training.augment import Geometry, equalise, move, uniform, vary_intensities
 from models.training.networks import Classifier
-from models.training.segmentation import SEED
+from models.training.segmentation import SEED, THREADS
 from models.training.slices import auc, segment_slice
 
-SIZE = (192, 256)
+SIZE = (160, 224)
 CLIP_HU = (-1200.0, 200.0)
 OUTSIDE_HU = 40
 """The lungs' surroundings look like muscle, which the lesion network knows."""
@@ -27,12 +29,14 @@ OUTSIDE_HU = 40
 MARGIN = 7
 """Pixels around the lungs, of 1.4 mm: the manifest's region_margin_mm."""
 
-VIEWS = 4
-WEIGHT_DECAY = 2e-2
+VIEWS = 14
+"""Times that every slice is shown: as it is, mirrored, and then changed at random."""
+
+WEIGHT_DECAY = 2e-4
 FOLDS = 5
 
 STILL = Geometry(SIZE, (1.0, 1.0000001), 0.0, 0.0, 0.0)
-MOVED = Geometry(SIZE, (0.85, 1.2), 12.0, 0.06, 0.5)
+MOVED = Geometry(SIZE, (0.8, 1.2), 15.0, 0.08, 0.5)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Embedded:
     Attributes
     ----------
     views: Tensor
-        Shape (1 + VIEWS, slices, size): every slice as it is, then changed at random.
+        Shape (VIEWS, slices, size): every slice as it is, mirrored, then changed at random.
     is_covid: bool
     share: float
         Weight of the source among all.
@@ -132,22 +136,36 @@ class Embedded:
     share: float
 
 
+def _coarser(images: Tensor, random: torch.Generator) -> Tensor:
+    """Some of the images as if made larger from small pictures."""
+    factor = float(uniform(random, 1, 0.45, 1.0))
+    small = functional.interpolate(images, scale_factor=factor, mode="bilinear", antialias=True)
+    large = functional.interpolate(small, size=images.shape[-2:], mode="bilinear")
+    return torch.where((torch.rand(len(images), generator=random) < 0.35)[:, None, None, None], large, images)
+
+
 @torch.no_grad()
+def _view(classifier: Classifier, cases: Cases, number: int) -> Tensor:
+    random = torch.Generator().manual_seed(SEED + number)
+    parts = []
+    for start in tqdm(range(0, len(cases), 16), desc=f"{cases.name}, view {number}", mininterval=10):
+        part = slice(start, start + 16)
+        hu, varied = cases.hu[part], number > 1
+        if varied and "CLAHE" not in cases.name:
+            equalised = torch.rand(len(hu), generator=random) < 0.2
+            hu = torch.where(equalised[:, None, None], cases.other[part], hu)
+        images = _prepare(hu, cases.lungs[part], MOVED if varied else STILL, varied, random)
+        images = _coarser(images, random) if varied else images
+        images = images.flip(3) if number == 1 else images
+        parts.append(classifier.embed(images.contiguous(memory_format=torch.channels_last)))
+    return torch.cat(parts)
+
+
 def embed(classifier: Classifier, cases: Cases, share: float) -> Embedded:
     """Pool a source's slices through the segmentation network."""
-    random = torch.Generator().manual_seed(SEED)
-    views = []
-    for view in range(1 + VIEWS):
-        parts = []
-        for start in range(0, len(cases), 16):
-            part = slice(start, start + 16)
-            hu = cases.hu[part]
-            if view and "CLAHE" not in cases.name:
-                equalised = torch.rand(len(hu), generator=random) < 0.25
-                hu = torch.where(equalised[:, None, None], cases.other[part], hu)
-            images = _prepare(hu, cases.lungs[part], MOVED if view else STILL, view > 0, random)
-            parts.append(classifier.embed(images, cases.features[part]))
-        views.append(torch.cat(parts))
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        views = list(pool.map(partial(_view, classifier, cases), range(VIEWS)))
     return Embedded(torch.stack(views), cases.is_covid, share)
 
 
@@ -167,7 +185,7 @@ def fit(classifier: Classifier, sources: list[Embedded]) -> None:
     unit = classifier.linear
     nn.init.zeros_(unit.weight)
     nn.init.zeros_(unit.bias)
-    optimiser = torch.optim.LBFGS(unit.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(unit.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -181,9 +199,8 @@ def fit(classifier: Classifier, sources: list[Embedded]) -> None:
 
 @torch.no_grad()
 def logits_of(classifier: Classifier, embedded: Embedded, chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Logits of some slices as they are."""
-    values = embedded.views[0][torch.from_numpy(chosen)]
-    return classifier.linear((values - classifier.centre) / classifier.spread)[:, 0].numpy()
+    """Logits of some slices, each as it is and mirrored."""
+    return classifier.judge(embedded.views[:2, torch.from_numpy(chosen)].mean(dim=0))[:, 0].numpy()
 
 
 def platt(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:

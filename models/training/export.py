@@ -14,8 +14,6 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from covid_ct.inference.manifest import FEATURES
-
 LICENCE = "Trained on research data for non-commercial research; the weights are for non-commercial research only."
 
 
@@ -30,23 +28,6 @@ def export(network: nn.Module, size: tuple[int, int], path: Path) -> None:
         input_names=["image"],
         output_names=["logits"],
         dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-        opset_version=17,
-        dynamo=False,
-    )
-    onnx.checker.check_model(onnx.load(path))
-
-
-def export_classifier(network: nn.Module, size: tuple[int, int], path: Path) -> None:
-    """Write a classifier with an image and a feature input as one ONNX file."""
-    network = network.eval().cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        network,
-        (torch.zeros(1, 1, *size), torch.zeros(1, len(FEATURES))),
-        path,
-        input_names=["image", "features"],
-        output_names=["logit"],
-        dynamic_axes={"image": {0: "batch"}, "features": {0: "batch"}, "logit": {0: "batch"}},
         opset_version=17,
         dynamo=False,
     )
@@ -98,7 +79,6 @@ def write_manifest(
     accuracy: str,
     inputs: dict[str, Any],
     output: dict[str, Any],
-    features: list[str] | None = None,
 ) -> None:
     """Write model.json beside model.onnx."""
     manifest: dict[str, Any] = {
@@ -112,6 +92,4 @@ def write_manifest(
         "input": inputs,
         "output": output,
     }
-    if features:
-        manifest["features"] = features
     (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")

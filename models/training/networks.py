@@ -1,5 +1,6 @@
 """The networks: plain 3x3 convolutions, small enough for a CPU."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -61,62 +62,74 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(_convolution(width, width) for width in widths[:-1])
         self.head = nn.Conv2d(widths[0], 4 * classes, 3, 1, 1)
 
-    def maps(self, image: Tensor) -> list[Tensor]:
-        """Feature maps on the way down and on the way up again, the last at half the image's size."""
+    def down(self, image: Tensor) -> list[Tensor]:
+        """Feature maps on the way down, the first at half the image's size."""
         features = self.stem(torch.cat([image, _standardised(image)], dim=1))
         maps = []
         for stage in self.encoder:
             features = stage(features)
             maps.append(features)
-        for level in range(len(self.encoder) - 2, -1, -1):
-            features = functional.interpolate(self.lateral[level](features), scale_factor=2.0, mode="nearest")
-            features = self.decoder[level](features + maps[level])
-            maps.append(features)
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        return functional.pixel_shuffle(self.head(self.maps(image)[-1]), 2)
+        maps = self.down(image)
+        features = maps[-1]
+        for level in range(len(self.encoder) - 2, -1, -1):
+            features = functional.interpolate(self.lateral[level](features), scale_factor=2.0, mode="nearest")
+            features = self.decoder[level](features + maps[level])
+        return functional.pixel_shuffle(self.head(features), 2)
 
 
 class OneForeground(nn.Module):
-    """A segmentation network whose foreground classes are taken together, in its logits."""
+    """A segmentation network whose foreground classes are taken together, in its logits.
 
-    def __init__(self, segmenter: UNet) -> None:
+    Parameters
+    ----------
+    segmenter: UNet
+    threshold: float
+        Probability of the foreground that becomes one half, where masks are cut.
+    """
+
+    def __init__(self, segmenter: UNet, threshold: float) -> None:
         super().__init__()
         self.segmenter = segmenter
+        self.shift = math.log(threshold / (1.0 - threshold))
 
     def forward(self, image: Tensor) -> Tensor:
         logits = self.segmenter(image)
-        return torch.cat([logits[:, :1], torch.logsumexp(logits[:, 1:], dim=1, keepdim=True)], dim=1)
+        foreground = torch.logsumexp(logits[:, 1:], dim=1, keepdim=True)
+        return torch.cat([logits[:, :1] + self.shift, foreground], dim=1)
 
 
 class Classifier(nn.Module):
-    """One linear unit on the pooled maps of a segmentation network, beside the lesions' distribution.
+    """One linear unit on the pooled maps of a segmentation network's encoder, for an image and its mirror image.
 
     Parameters
     ----------
     segmenter: UNet
         Trained; stays as it is.
-    features: int
-        Number of features beside the image.
     """
 
-    def __init__(self, segmenter: UNet, features: int) -> None:
+    def __init__(self, segmenter: UNet) -> None:
         super().__init__()
         self.segmenter = segmenter
-        size = 3 * sum(map_.shape[1] for map_ in segmenter.maps(torch.zeros(1, 1, 64, 64))) + features
+        size = 3 * sum(map_.shape[1] for map_ in segmenter.down(torch.zeros(1, 1, 64, 64)))
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
         self.linear = nn.Linear(size, 1)
 
-    def embed(self, image: Tensor, features: Tensor) -> Tensor:
-        """Mean, deviation and maximum of every channel of every map, and the features."""
+    def embed(self, image: Tensor) -> Tensor:
+        """Mean, deviation and maximum of every channel of every map."""
         pooled = []
-        for map_ in self.segmenter.maps(image):
+        for map_ in self.segmenter.down(image):
             mean = map_.mean(dim=(2, 3))
             square = (map_ * map_).mean(dim=(2, 3))
             pooled += [mean, (square - mean * mean).clamp(min=1e-6).sqrt(), map_.amax(dim=(2, 3))]
-        return torch.cat([*pooled, features], dim=1)
+        return torch.cat(pooled, dim=1)
 
-    def forward(self, image: Tensor, features: Tensor) -> Tensor:
-        return self.linear((self.embed(image, features) - self.centre) / self.spread)
+    def judge(self, pooled: Tensor) -> Tensor:
+        """Logits, shape (images, 1)."""
+        return self.linear((pooled - self.centre) / self.spread)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (self.judge(self.embed(image)) + self.judge(self.embed(image.flip(3)))) / 2
