@@ -11,7 +11,9 @@ from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import StoreError
 from covid_ct.server.worker import FINDINGS_FILE, Outbox, Worker
+from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
+from tests.server.fake_orthanc import FakeOrthancError
 
 
 @pytest.fixture
@@ -110,6 +112,38 @@ def test_finished_results_are_stored_without_another_analysis(
     ended = hospital.jobs[job.id]
     assert (ended.state, [result["Kind"] for result in ended.results]) == (State.SUCCESS, ["report.pdf"])
     assert hospital.pacs.findings(hospital.series)["Job"] == job.id  # type: ignore[index]
+    assert not outbox.of(job.id).exists()
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_results_of_a_deleted_series_are_not_waited_with(
+    worker: Worker, hospital: Hospital, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    result = make_series(1)[0]
+    result.SeriesInstanceUID += ".7"
+    result.SOPInstanceUID += ".7"
+    with outbox.filling(job.id) as folder:
+        (folder / "report.pdf.dcm").write_bytes(encode([result])[0])
+        (folder / FINDINGS_FILE).write_text("{}")
+
+    def delete(*_: object) -> bytes:
+        for instance in list(hospital.orthanc.instances):
+            hospital.orthanc.delete(instance)
+        raise FakeOrthancError(7, "Accessing an inexistent item")
+
+    if when == "before":
+        with contextlib.suppress(FakeOrthancError):
+            delete()
+    monkeypatch.setattr(hospital.orthanc, "RestApiPut", delete)
+
+    def store(job: Job) -> None:
+        worker.stop()
+        Worker._store(worker, job)
+
+    worker._store = store  # type: ignore[method-assign]
+    worker.run()
+    assert (hospital.jobs[job.id].state, hospital.jobs[job.id].reason) == (State.FAILURE, "SeriesChanged")
     assert not outbox.of(job.id).exists()
 
 

@@ -280,11 +280,21 @@ class Pacs:
         return all(self._exists("instances", instance) for instance in instances)
 
     def attach_findings(self, series: str, findings: dict[str, Any]) -> None:
-        """Keep findings as a user attachment of their series, instead of earlier ones."""
+        """Keep findings as a user attachment of their series, instead of earlier ones.
+
+        Raises
+        ------
+        NotFoundError
+            If the series is gone.
+        StoreError
+            If Orthanc refuses.
+        """
         body = json.dumps(findings).encode()
         try:
             self._orthanc.RestApiPut(f"/series/{series}/attachments/{FINDINGS_ATTACHMENT}", body)
         except self._orthanc.OrthancException as error:
+            if not self._exists("series", series):
+                raise NotFoundError(f"Series {series} is no longer stored in Orthanc.") from error
             raise StoreError(f"Orthanc could not attach the findings to series {series}: {error}.") from error
 
     def findings(self, series: str) -> dict[str, Any] | None:

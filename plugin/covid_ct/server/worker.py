@@ -191,10 +191,11 @@ class Worker(threading.Thread):
 
     def _series_gone(self, job: Job) -> None:
         """End a job whose series lost or gained instances, and have the series as it is now analysed."""
+        self._outbox.empty(job.id)
         self._jobs.fail(
             job.id,
             Failure.SERIES_CHANGED,
-            f"Series {job.series_uid} was changed or deleted before it could be read; "
+            f"Series {job.series_uid} was changed or deleted before its analysis ended; "
             "what there is of it now is a new analysis.",
         )
         try:
@@ -238,6 +239,8 @@ class Worker(threading.Thread):
     def _store(self, job: Job) -> None:
         folder = self._outbox.of(job.id)
         with self._stage(job, "storing"):
+            # Nobody wants results of what was deleted meanwhile.
+            self._pacs.series(job.series)
             results = []
             for path in sorted(folder.glob("*.dcm")):
                 stored = self._pacs.store(path.read_bytes())
