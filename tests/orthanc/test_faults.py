@@ -470,6 +470,8 @@ def test_a_series_of_20000_slices(
     assert "has 20000 slices, at most 3000" in job["ErrorDescription"]
     good = server.post("/covid/analyze", {"Series": upload_images(server, renamed(images, "after endless"))})["ID"]
     assert wait_for_job(server, good)["State"] == "Success"
+    # From 1.12.7 on, Orthanc itself, whatever its Python script, goes on for minutes about such a series.
+    server.kill()
     tried(
         "A series of 20,000 slices", "`TooManySlices`, counted before anything else is looked at; the next is analysed"
     )
