@@ -87,8 +87,8 @@ def multiplications(model: Path) -> int:
     graph = shape_inference.infer_shapes(network).graph
     sizes = {item.name: list(item.dims) for item in graph.initializer}
     for node in graph.node:
-        # Weights of a quantized network pass through this node.
-        if node.op_type == "DequantizeLinear" and node.input[0] in sizes:
+        # Weights of a quantized network pass through the one node, those that two convolutions share through the other.
+        if node.op_type in ("DequantizeLinear", "Identity") and node.input[0] in sizes:
             sizes[node.output[0]] = sizes[node.input[0]]
     shapes = {
         value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]

@@ -18,8 +18,8 @@ HEAD = """# Performance
 Written by `make benchmark`, which measures all of it in one run, the peers beside us. Each section tells when it was
 measured and how busy the machine was before; parts that were run by themselves have times of their own. The CT is our
 own phantom in slices of 512 x 512; nothing here says how well anything is found, which is in the model cards.
-Inside Orthanc a watching thread asks for Python's lock every millisecond. How much that slows the plugin was not
-measured; the service outside, which reads the same files without it, is quicker in the table below.
+Sections of before 2026-11-22 23:00 UTC were measured with older models and with a thread inside Orthanc that asked for
+Python's lock every millisecond; now only the measurement of that lock has such a thread.
 
 **Machine**: {machine}.
 **Software**: {software}.
