@@ -214,10 +214,20 @@ class Pacs:
         ]
 
     def metadata(self, instances: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
-        """Each instance that is still there, with its metadata by name; many are asked for at once."""
+        """Each instance that is still there, with its metadata by name; many are asked for at once.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc does not tell them.
+        """
         for start in range(0, len(instances), METADATA_AT_ONCE):
             wanted = {"Resources": instances[start : start + METADATA_AT_ONCE], "Level": "Instance", "Metadata": True}
-            for item in json.loads(self._orthanc.RestApiPost("/tools/bulk-content", json.dumps(wanted))):
+            try:
+                answer = self._orthanc.RestApiPost("/tools/bulk-content", json.dumps(wanted))
+            except self._orthanc.OrthancException as error:
+                raise NotFoundError(f"Orthanc does not tell the metadata of a series: {error}.") from error
+            for item in json.loads(answer):
                 yield item["ID"], item["Metadata"]
 
     def dicom(self, instances: Sequence[str]) -> Iterator[bytes]:
