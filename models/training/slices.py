@@ -35,13 +35,13 @@ def _nothing(_fraction: float) -> None:
 def _full_size(model: Model, scan: Scan) -> NDArray[np.float32]:
     """Probabilities of the classes, without background, at the size of the slice."""
     prediction = predict(model, scan, _nothing)
-    box, grid = prediction.box, prediction.probabilities
-    height, width = box.shape[1:]
-    full = np.zeros((len(grid), *scan.hu.shape[1:]), np.float32)
-    full[:, slice(*box.rows), slice(*box.columns)] = resample_plane(
-        grid[:, 0],
-        axis_weights(grid.shape[2], (0, grid.shape[2]), height),
-        axis_weights(grid.shape[3], (0, grid.shape[3]), width),
+    grid, classes = prediction.grid, prediction.probabilities[:, 0]
+    _, rows, columns = grid.place(0)
+    full = np.zeros((len(classes), *scan.hu.shape[1:]), np.float32)
+    full[:, rows, columns] = resample_plane(
+        classes,
+        axis_weights(grid.cells[0], (0, grid.cells[0]), rows.stop - rows.start),
+        axis_weights(grid.cells[1], (0, grid.cells[1]), columns.stop - columns.start),
     )
     return full
 

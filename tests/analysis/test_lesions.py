@@ -2,7 +2,7 @@ import numpy as np
 
 from covid_ct.analysis.findings import LesionKind
 from covid_ct.analysis.lesions import find_lesions
-from covid_ct.inference.preprocessing import Box
+from covid_ct.inference.grid import Grid
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
 
@@ -18,7 +18,7 @@ def scan(hu=None):
 
 def prediction(*classes):
     """On half the rows and columns of the box of the lungs."""
-    return Prediction(Box((2, 10), (4, 36), (4, 56)), np.stack(classes))
+    return Prediction(Grid(np.arange(2, 10), (4, 36), (4, 56), (16, 26)), np.stack(classes))
 
 
 def blank():

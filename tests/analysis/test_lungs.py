@@ -4,7 +4,7 @@ import pytest
 from covid_ct.analysis.findings import BySide, Side
 from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning, sum_classes
 from covid_ct.errors import Reason, SeriesRefused
-from covid_ct.inference.preprocessing import Box
+from covid_ct.inference.grid import Grid
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
 
@@ -16,7 +16,7 @@ LEFT = (slice(5, 35), slice(15, 45), slice(50, 78))
 
 def prediction(*classes):
     stack = np.stack(classes)
-    return Prediction(Box(*((0, count) for count in SHAPE)), stack)
+    return Prediction(Grid(np.arange(SHAPE[0]), (0, SHAPE[1]), (0, SHAPE[2]), SHAPE[1:]), stack)
 
 
 def blank():

@@ -208,14 +208,15 @@ class TestSegResNet:
         hu, lungs = chest(slices=30)
         settings = small(SEGRESNET, [8, 96, 96])
         model = export(tmp_path, "lesions", Threshold(), settings)
-        prediction = predict(model, Scan(hu, SPACING, lungs), lambda fraction: None)
-        box = prediction.box
-        lesion = prediction.probabilities[0]
+        scan = Scan(hu, SPACING, lungs)
+        box = scan.box(model.manifest.input)
+        prediction = predict(model, scan, lambda fraction: None)
+        grid = prediction.grid
         ours = resample_plane(
-            lesion,
+            prediction.probabilities[0],
             *(
                 axis_weights(cells, (0, cells), interval[1] - interval[0])
-                for cells, interval in zip(lesion.shape[1:], (box.rows, box.columns), strict=True)
+                for cells, interval in zip(grid.cells, (grid.rows, grid.columns), strict=True)
             ),
         )
         ours = ours > 127.5

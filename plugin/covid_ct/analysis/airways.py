@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from covid_ct.inference.grid import Grid
 from covid_ct.inference.preprocessing import Box, axis_weights, mask_box, resample_plane
 from covid_ct.inference.scan import Scan
 
@@ -23,7 +24,7 @@ MIN_HEIGHT_MM = 40.0
 """What cannot be followed down so far is no trachea."""
 
 
-def find_airways(scan: Scan, box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def find_airways(scan: Scan, grid: Grid, lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Follow the air of the trachea from the top of the lungs down into the main bronchi.
 
     Slice by slice, the air that lies below that of the slice above is followed as long as it is neither as small as a
@@ -32,11 +33,10 @@ def find_airways(scan: Scan, box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.b
     Parameters
     ----------
     scan: Scan
-    box: Box
-        The part of the scan that the grid divides evenly.
+    grid: Grid
     lungs: NDArray[np.bool_]
-        Shape (slices of the box, rows, columns of the grid), not all False: what a network took for lung, airways
-        perhaps included.
+        Shape (slices, rows, columns of the grid), not all False: what a network took for lung, airways perhaps
+        included.
 
     Returns
     -------
@@ -47,15 +47,18 @@ def find_airways(scan: Scan, box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.b
     # Within the lungs' own rows and columns there is neither table nor air around the patient.
     where = _middle(mask_box(lungs))
     rows, columns = (
-        axis_weights(count, (span.start * count / cells, span.stop * count / cells), span.stop - span.start)
-        for count, cells, span in zip(box.shape[1:], lungs.shape[1:], where[1:], strict=True)
+        axis_weights(
+            stop - start,
+            tuple(edge * (stop - start) / cells for edge in (span.start, span.stop)),
+            span.stop - span.start,
+        )
+        for (start, stop), cells, span in zip((grid.rows, grid.columns), grid.cells, where[1:], strict=True)
     )
-    cell_mm2 = scan.spacing[1] * scan.spacing[2] * box.shape[1] * box.shape[2] / lungs[0].size
-    areas = np.array(LUMEN_MM2) / cell_mm2
+    slice_mm, row_mm, column_mm = grid.cell_mm(scan.spacing)
+    areas = np.array(LUMEN_MM2) / (row_mm * column_mm)
     followed: list[int] = []
     for index in reversed(range(where[0].start, where[0].stop)):
-        image = scan.hu[index + box.slices[0], slice(*box.rows), slice(*box.columns)]
-        parts, count = ndimage.label(resample_plane(image, rows, columns) < LUMEN_HU)
+        parts, count = ndimage.label(resample_plane(scan.hu[grid.place(index)], rows, columns) < LUMEN_HU)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         fitting = (sizes >= areas[0]) & (sizes <= areas[1])
         fitting[0] = False
@@ -66,12 +69,12 @@ def find_airways(scan: Scan, box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.b
         if fitting.any():
             airways[index][where[1:]] = fitting[parts]
             followed.append(index)
-        elif len(followed) * scan.spacing[0] >= MIN_HEIGHT_MM:
+        elif len(followed) * slice_mm >= MIN_HEIGHT_MM:
             break
         else:
             airways[followed] = False
             followed.clear()
-    if len(followed) * scan.spacing[0] < MIN_HEIGHT_MM:
+    if len(followed) * slice_mm < MIN_HEIGHT_MM:
         return np.zeros_like(airways)
     inside = mask_box(airways, (0, 1, 1)).index
     airways[inside] = ndimage.maximum_filter(airways[inside].view(np.uint8), (1, 3, 3), mode="constant").view(bool)

@@ -152,15 +152,15 @@ class Analyzer:
         scan = Scan(hu, spacing)
         prediction = predict(models["lungs"], scan, ticker("lungs"))
         lung_map = find_lungs(prediction, scan, volume.series_uid)
-        paint(lungs_view, prediction.box, lung_map)
+        paint(lungs_view, lung_map)
         # Grids of this size are not to lie about while the next stage works.
         del prediction, lung_map
 
         scan = Scan(hu, spacing, lungs_view)
         prediction = predict(models["lesions"], scan, ticker("lesions"))
         lesion_map, grown = find_lesions(prediction, scan)
-        paint(lesions_view, prediction.box, lesion_map)
-        join_edges(lungs_view, lesions_view, prediction.box, grown)
+        paint(lesions_view, lesion_map)
+        join_edges(lungs_view, lesions_view, prediction.grid, grown)
         trim_edge(lungs_view, lesions_view, hu, spacing[1])
         del prediction, lesion_map, grown
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from covid_ct.inference.preprocessing import Box
+from covid_ct.inference.grid import Grid
 from covid_ct.parallel import cores, in_parallel
 
 TISSUE_HU = -300
@@ -16,29 +16,23 @@ TRIM_MM = 1.4
 """How far, in mm, the network's edge may lie outside: one cell of its grid at a field of view of 360 mm."""
 
 
-def join_edges(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], box: Box, grown: NDArray[np.uint8]) -> None:
+def join_edges(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], grid: Grid, grown: NDArray[np.uint8]) -> None:
     """Take lesions that reach beyond the lungs into these, and the rest of lesions outside away, in place.
 
     Parameters
     ----------
     lungs, lesions: NDArray[np.uint8]
         Label maps, shape (slices, rows, columns).
-    box: Box
-        The part of these that the grid divides evenly.
+    grid: Grid
     grown: NDArray[np.uint8]
-        Label map of the lungs with their lesions, on the grid, shape (slices of the box, rows, columns).
+        Label map of the lungs with their lesions, shape (slices, rows, columns of the grid).
     """
 
     def work(index: int) -> None:
         rows, columns = np.nonzero((lesions[index] > 0) & (lungs[index] == 0))
-        # The cell that holds a voxel's centre.
-        row_cells, column_cells = (
-            (2 * (places - first) + 1) * count // (2 * (last - first))
-            for places, (first, last), count in zip(
-                (rows, columns), (box.rows, box.columns), grown.shape[1:], strict=True
-            )
-        )
-        sides = grown[index - box.slices[0], row_cells, column_cells]
+        cells = grid.cell_of(rows, columns)
+        near, far, _ = grid.around(index)
+        sides = np.where(grown[near][cells], grown[near][cells], grown[far][cells])
         lungs[index, rows, columns] = sides
         lesions[index, rows[sides == 0], columns[sides == 0]] = 0
 

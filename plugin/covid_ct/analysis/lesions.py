@@ -54,8 +54,10 @@ def find_lesions(prediction: Prediction, scan: Scan) -> tuple[GridMap, NDArray[n
         Labels are `Side`, on the same grid: the lungs of the scan and what lesions reach beyond them.
     """
     probabilities = sum_classes(prediction.probabilities)
-    cell_mm = prediction.cell_mm(scan.spacing)
-    lungs = _lungs_on_grid(prediction, scan)
+    cell_mm = prediction.grid.cell_mm(scan.spacing)
+    if scan.lungs is None:
+        raise ValueError("lesions are looked for in lungs that are known")
+    lungs = scan.lungs[prediction.grid.centres()]
     mask = in_lungs(probabilities > HALF, lungs, (cell_mm[1], cell_mm[2]))
     kept = _large_parts(mask, MIN_LESION_ML / (float(np.prod(cell_mm)) / 1000.0))
     probabilities[(probabilities > HALF) & ~kept] = 0
@@ -64,7 +66,7 @@ def find_lesions(prediction: Prediction, scan: Scan) -> tuple[GridMap, NDArray[n
     kinds[kept] = LesionKind.GROUND_GLASS
     kinds[kept & dense] = LesionKind.CONSOLIDATION
     grow(lungs, kept, (cell_mm[1], cell_mm[2]))
-    return GridMap(probabilities, kinds), lungs
+    return GridMap(prediction.grid, probabilities, kinds), lungs
 
 
 def in_lungs(found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[float, float]) -> NDArray[np.bool_]:
@@ -146,19 +148,6 @@ def _window(cell_mm: tuple[float, float]) -> tuple[int, int]:
     return rows, columns
 
 
-def _lungs_on_grid(prediction: Prediction, scan: Scan) -> NDArray[np.uint8]:
-    """Label map of the lungs at the centre of every cell of the prediction's grid."""
-    if scan.lungs is None:
-        raise ValueError("lesions are looked for in lungs that are known")
-    rows, columns = (
-        ((np.arange(cells) + 0.5) * (interval[1] - interval[0]) / cells).astype(np.int64) + interval[0]
-        for cells, interval in zip(
-            prediction.probabilities.shape[2:], (prediction.box.rows, prediction.box.columns), strict=True
-        )
-    )
-    return np.asarray(scan.lungs[slice(*prediction.box.slices)][:, rows[:, np.newaxis], columns])
-
-
 def _large_parts(mask: NDArray[np.bool_], min_cells: float) -> NDArray[np.bool_]:
     """The connected parts of a mask that have at least a number of cells."""
     kept = np.zeros_like(mask)
@@ -188,8 +177,7 @@ def _dense(prediction: Prediction, scan: Scan, kept: NDArray[np.bool_]) -> NDArr
     size = (kept.shape[1], kept.shape[2])
 
     def work(index: int) -> None:
-        place = (index + prediction.box.slices[0], *prediction.box.index[1:])
-        dense[index] = resize(scan.hu[place], size) > CONSOLIDATION_HU
+        dense[index] = resize(scan.hu[prediction.grid.place(index)], size) > CONSOLIDATION_HU
 
     for _ in in_parallel(work, np.flatnonzero(kept.any(axis=(1, 2))).tolist(), cores()):
         pass

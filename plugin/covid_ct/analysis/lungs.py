@@ -69,10 +69,10 @@ def find_lungs(prediction: Prediction, scan: Scan, series_uid: str) -> GridMap:
     """
     either = sum_classes(prediction.probabilities)
     mask = either > HALF
-    cell_mm = prediction.cell_mm(scan.spacing)
+    cell_mm = prediction.grid.cell_mm(scan.spacing)
     cell_ml = float(np.prod(cell_mm)) / 1000.0
     _refuse_unless(np.count_nonzero(mask) * cell_ml >= MIN_LUNGS_ML, series_uid)
-    airways = find_airways(scan, prediction.box, mask)
+    airways = find_airways(scan, prediction.grid, mask)
     box = mask_box(mask, (0, 1, 1))
     mask, airways = mask[box.index], airways[box.index]
     kept = _lung_parts(mask & ~airways)
@@ -88,7 +88,7 @@ def find_lungs(prediction: Prediction, scan: Scan, series_uid: str) -> GridMap:
     else:
         right, left = (part[box.index] for part in prediction.probabilities)
         labels[box.index] = _sides_by_class(filled, right, left)
-    return GridMap(either, labels)
+    return GridMap(prediction.grid, either, labels)
 
 
 def sum_classes(probabilities: NDArray[np.uint8]) -> NDArray[np.uint8]:

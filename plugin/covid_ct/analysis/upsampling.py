@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from covid_ct.inference.preprocessing import Box, axis_weights, mask_box, resample_plane
+from covid_ct.inference.grid import Grid
+from covid_ct.inference.preprocessing import axis_weights, mask_box, resample_plane
 from covid_ct.parallel import cores, in_parallel
 
 SLICES_AT_ONCE = 8
-"""Slices that are resampled together."""
+"""Slices of the grid that are resampled together."""
 
 
 @dataclass(frozen=True)
@@ -19,53 +20,55 @@ class GridMap:
 
     Attributes
     ----------
+    grid: Grid
     probabilities: NDArray[np.uint8]
-        That a cell has any label, shape (slices, rows, columns); 255 stands for 1. Above one half where `labels` is
-        nonzero, below elsewhere.
+        That a cell has any label, shape (slices, rows, columns of the grid); 255 stands for 1. Above one half where
+        `labels` is nonzero, below elsewhere.
     labels: NDArray[np.uint8]
         Same shape.
     """
 
+    grid: Grid
     probabilities: NDArray[np.uint8]
     labels: NDArray[np.uint8]
 
 
-def paint(target: NDArray[np.uint8], box: Box, grid_map: GridMap) -> None:
+def paint(target: NDArray[np.uint8], grid_map: GridMap) -> None:
     """Write labels into a full-resolution map wherever the interpolated probability is above one half.
 
     Parameters
     ----------
     target: NDArray[np.uint8]
-        Shape (slices, rows, columns) of the CT; written in place within the box.
-    box: Box
-        The part of `target` that the grid divides evenly.
+        Shape (slices, rows, columns) of the CT; written in place from the grid's first slice to its last.
     grid_map: GridMap
-        With as many slices as the box.
     """
-    probabilities, labels = grid_map.probabilities, grid_map.labels
-    occupied = np.flatnonzero(labels.any(axis=(1, 2)))
-    if occupied.size == 0:
+    grid, probabilities, labels = grid_map.grid, grid_map.probabilities, grid_map.labels
+    if not labels.any():
         return
-    crop = _grid_crop(labels)
-    rows, row_weights, row_cells = _axis(labels.shape[1], box.rows, crop[0])
-    columns, column_weights, column_cells = _axis(labels.shape[2], box.columns, crop[1])
+    occupied = mask_box(labels, (1, 1, 1))
+    crop = occupied.index[1:]
+    rows, row_weights, row_cells = _axis(grid.cells[0], grid.rows, occupied.rows)
+    columns, column_weights, column_cells = _axis(grid.cells[1], grid.columns, occupied.columns)
 
-    def work(indices: NDArray[np.int64]) -> None:
-        part = (indices, slice(*crop[0]), slice(*crop[1]))
-        inside = resample_plane(probabilities[part], row_weights, column_weights) > 127.5
-        own = labels[part]
+    def work(first: int) -> None:
+        end = first + SLICES_AT_ONCE
+        # With the next batch's first slice, for what lies between the two.
+        numbers = slice(first, min(end + 1, occupied.slices[1]))
+        planes = resample_plane(probabilities[numbers, *crop], row_weights, column_weights)
+        own = labels[numbers, *crop]
         spread = np.where(own > 0, own, ndimage.maximum_filter(own, (1, 3, 3)))
-        painted = spread[:, row_cells][:, :, column_cells] * inside
-        target[indices + box.slices[0], rows, columns] = painted
+        names = spread[:, row_cells][:, :, column_cells]
+        places = grid.slices[numbers]
+        for index in range(places[0], places[-1] + (end >= occupied.slices[1])):
+            near, far, share = grid.around(index)
+            plane, name = planes[near - first], names[near - first]
+            if share:
+                plane = plane + np.float32(share) * (planes[far - first] - plane)
+                name = np.where(name, name, names[far - first])
+            target[index, rows, columns] = name * (plane > 127.5)
 
-    for _ in in_parallel(work, np.array_split(occupied, -(-occupied.size // SLICES_AT_ONCE)), cores()):
+    for _ in in_parallel(work, range(occupied.slices[0], occupied.slices[1], SLICES_AT_ONCE), cores()):
         pass
-
-
-def _grid_crop(labels: NDArray[np.uint8]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns of the grid that hold labels, and a rim for the interpolation."""
-    box = mask_box(labels, (0, 1, 1))
-    return box.rows, box.columns
 
 
 def _axis(

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from covid_ct.inference.grid import Grid
 from covid_ct.inference.manifest import ModelInput, Role
 from covid_ct.inference.preprocessing import Box, axis_weights, resample_plane
 from covid_ct.inference.scan import SLICES_AT_ONCE, Scan
@@ -17,7 +18,7 @@ FIELD_GRID = (256, 256)
 """Rows and columns of the grid on which the answers for differently cropped slices are put together."""
 
 STEP_MM: dict[Role, float] = {"lungs": 4.0, "lesions": 2.0}
-"""Slices that a 2-D network looks at lie at most so far apart; what lies between thinner ones is interpolated.
+"""Slices that a 2-D network looks at lie at most so far apart, however thin the series' own are.
 
 Against the phantom's truth at 1 mm, all slices gave a Dice of 0.988 for lungs and 0.858 for lesions, these steps the
 same to 0.001. On two series of 2 mm, lungs looked at every 4 mm agreed with those of all slices to Dice 0.998, and in
@@ -27,27 +28,18 @@ volume to 0.1 %.
 
 @dataclass(frozen=True)
 class Prediction:
-    """A network's answer for a box of a scan.
+    """A network's answer for a scan.
 
     Attributes
     ----------
-    box: Box
-        In voxels of the scan.
+    grid: Grid
+        The slices that were looked at, and where its cells lie.
     probabilities: NDArray[np.uint8]
-        Shape (classes without the background, slices of the box, rows, columns); 255 stands for 1. Rows and columns
-        divide those of the box evenly.
+        Shape (classes without the background, slices, rows, columns of the grid); 255 stands for 1.
     """
 
-    box: Box
+    grid: Grid
     probabilities: NDArray[np.uint8]
-
-    def cell_mm(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Size in mm of one cell of the grid, from the scan's spacing of slices, rows and columns."""
-        slices, rows, columns = (
-            step * count / cells
-            for step, count, cells in zip(spacing, self.box.shape, self.probabilities.shape[1:], strict=True)
-        )
-        return slices, rows, columns
 
 
 def predict(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
@@ -64,7 +56,7 @@ def predict(model: Model, scan: Scan, tick: Callable[[float], None]) -> Predicti
     Returns
     -------
     Prediction
-        Slices without lung stay zero where the lungs are known.
+        Slices without lung are not looked at where the lungs are known.
 
     Raises
     ------
@@ -109,44 +101,29 @@ def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> 
     indices = _spread(wanted, max(1, int(round(STEP_MM[model.manifest.role] / scan.spacing[0], 3))))
     # Cropped to the body, every slice has a box of its own; all meet on the grid of the field.
     own_boxes = model_input.region == "body"
-    grid = FIELD_GRID if own_boxes else model_input.size
+    cells = FIELD_GRID if own_boxes else (model_input.size[0], model_input.size[1])
+    grid = Grid(np.array(indices), common.rows, common.columns, cells)
     classes = len(model.manifest.output.classes) - 1
-    probabilities = np.zeros((classes, common.shape[0], *grid), np.uint8)
-    batches = [indices[start : start + model.batch] for start in range(0, len(indices), model.batch)]
+    probabilities = np.zeros((classes, len(indices), *cells), np.uint8)
+    batches = [slice(start, start + model.batch) for start in range(0, len(indices), model.batch)]
 
-    def work(batch: list[int]) -> None:
-        boxes = scan.slice_boxes(model_input, batch, common)
+    def work(batch: slice) -> None:
+        boxes = scan.slice_boxes(model_input, indices[batch], common)
         tensor = to_tensor(scan.slices(model_input, boxes), model_input)
         answer = from_tensor(_foreground(model, tensor), model_input)
         if own_boxes:
             answer = np.stack([_paste(part, box, scan.hu.shape) for part, box in zip(answer, boxes, strict=True)])
-        places = np.array(batch) - common.slices[0]
-        probabilities[:, places] = _to_bytes(answer).swapaxes(0, 1)
+        probabilities[:, batch] = _to_bytes(answer).swapaxes(0, 1)
 
     for number, _ in enumerate(in_parallel(work, batches, model.workers), start=1):
         tick(number / len(batches))
-    _fill_between(probabilities, *(np.array(each) - common.slices[0] for each in (indices, wanted)))
-    return Prediction(common, probabilities)
+    return Prediction(grid, probabilities)
 
 
 def _spread(indices: list[int], step: int) -> list[int]:
     """Every so many of some indices, and the last one."""
     spread = indices[::step]
     return spread if spread[-1] == indices[-1] else [*spread, indices[-1]]
-
-
-def _fill_between(probabilities: NDArray[np.uint8], known: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
-    """Interpolate wanted slices linearly between those known, in place; shape (classes, slices, rows, columns)."""
-    for first, last in pairwise(known.tolist()):
-        gap = last - first
-        for index in wanted[(wanted > first) & (wanted < last)].tolist():
-            low, high = (probabilities[:, end].astype(np.uint16) for end in (first, last))
-            low *= last - index
-            high *= index - first
-            low += high
-            low += gap // 2
-            low //= gap
-            probabilities[:, index] = low
 
 
 def _paste(answer: NDArray[np.float32], box: Box, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -176,7 +153,7 @@ def _predict_windows(model: Model, scan: Scan, tick: Callable[[float], None]) ->
         for target, source in zip(probabilities, averaged, strict=True):
             plane = rows @ source.reshape(len(source), -1)
             target[start : start + SLICES_AT_ONCE] = _to_bytes(plane).reshape(-1, *source.shape[1:])
-    return Prediction(box, probabilities)
+    return Prediction(Grid.of_box(box, (volume.shape[1], volume.shape[2])), probabilities)
 
 
 def sliding_windows(model: Model, volume: NDArray[np.float32], tick: Callable[[float], None]) -> NDArray[np.float32]:
