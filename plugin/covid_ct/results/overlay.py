@@ -231,6 +231,7 @@ def _capture(result: Dataset, volume: Volume, index: int, jpeg: bytes) -> Datase
     result.LossyImageCompressionRatio = f"{3 * result.Rows * result.Columns / len(jpeg):.2f}"
     result.PixelData = encapsulate([jpeg])
     result["PixelData"].VR = "OB"
+    result["PixelData"].is_undefined_length = True
     return result
 
 

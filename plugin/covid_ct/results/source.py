@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset, config
-from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
@@ -138,7 +137,7 @@ def new_result(
     Dataset
         With file meta information, in Explicit VR Little Endian, for `covid_ct.results.objects.write_result`.
     """
-    result = _empty_result()
+    result = Dataset()
     result.SpecificCharacterSet = _UTF_8
     copy_identity(header, result)
     result.StudyInstanceUID = header.StudyInstanceUID
@@ -174,18 +173,11 @@ def instance_of(common: Dataset, uids: ResultUids, role: str, number: int, trans
     -------
     Dataset
     """
-    result = _empty_result()
+    result = Dataset()
     result.update(common)
     # The elements are shared, and setting an attribute that is there would change it in all instances.
     del result.InstanceNumber, result.SOPInstanceUID
     _number(result, uids, role, number, transfer_syntax_uid)
-    return result
-
-
-def _empty_result() -> Dataset:
-    """Dataset that pydicom writes as it is: sequences that are encoded already are not parsed on the way."""
-    result = Dataset()
-    result.set_original_encoding(False, True, convert_encodings(_UTF_8))
     return result
 
 
@@ -194,6 +186,7 @@ def _number(result: Dataset, uids: ResultUids, role: str, number: int, transfer_
     result.InstanceNumber = number
     result.SOPInstanceUID = uids.derive(role, "instance", str(number))
     meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
     meta.MediaStorageSOPClassUID = result.SOPClassUID
     meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
     meta.TransferSyntaxUID = transfer_syntax_uid
