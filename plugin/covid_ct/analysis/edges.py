@@ -28,13 +28,18 @@ def join_edges(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], grid: Grid,
         Label map of the lungs with their lesions, shape (slices, rows, columns of the grid).
     """
 
+    # No lesion was painted beyond the grid.
+    covered = (slice(*grid.rows), slice(*grid.columns))
+
     def work(index: int) -> None:
-        rows, columns = np.nonzero((lesions[index] > 0) & (lungs[index] == 0))
-        cells = grid.cell_of(rows, columns)
+        lung, lesion = lungs[index][covered], lesions[index][covered]
+        # Many times quicker than nonzero() of two dimensions.
+        rows, columns = np.divmod(np.flatnonzero((lesion > 0) & (lung == 0)), lung.shape[1])
+        cells = grid.cell_of(rows + grid.rows[0], columns + grid.columns[0])
         near, far, _ = grid.around(index)
         sides = np.where(grown[near][cells], grown[near][cells], grown[far][cells])
-        lungs[index, rows, columns] = sides
-        lesions[index, rows[sides == 0], columns[sides == 0]] = 0
+        lung[rows, columns] = sides
+        lesion[rows[sides == 0], columns[sides == 0]] = 0
 
     for _ in in_parallel(work, np.flatnonzero(lesions.any(axis=(1, 2))).tolist(), cores()):
         pass
@@ -58,19 +63,13 @@ def trim_edge(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], hu: NDArray[
         mask = lungs[index] > 0
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        tissue = (hu[index][box] > TISSUE_HU) & (lesions[index][box] == 0)
-        inside = mask[box].copy()
+        to_stay = (hu[index][box] <= TISSUE_HU) | (lesions[index][box] > 0)
+        padded = np.pad(mask[box], 1)
+        inside = padded[1:-1, 1:-1]
         for _ in range(steps):
-            inside &= ~(tissue & _edge(inside))
-        lungs[index][box][~inside] = 0
+            surrounded = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+            inside &= to_stay | surrounded
+        lungs[index][box] *= inside
 
     for _ in in_parallel(work, np.flatnonzero(lungs.any(axis=(1, 2))).tolist(), cores()):
         pass
-
-
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels with a neighbour, up, down, left or right, that is not in the mask."""
-    padded = np.pad(mask, 1)
-    surrounded = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    edge: NDArray[np.bool_] = ~surrounded
-    return edge

@@ -7,6 +7,7 @@ from scipy import ndimage
 from covid_ct.analysis.findings import BySide, Lesion, LesionKind, Measurements, Side, Thirds, where_label
 from covid_ct.analysis.lesions import MIN_LESION_ML
 from covid_ct.inference.preprocessing import mask_box
+from covid_ct.parallel import cores, in_parallel
 from covid_ct.series.volume import Volume
 
 BLOCK = 2
@@ -56,7 +57,9 @@ def measure(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]
 def _count(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Voxels by slice, side and lesion kind (0 for none), shape (slices, 2, 3)."""
     counts = np.zeros((len(lungs), len(Side), len(LesionKind) + 1), np.int64)
-    for index, (lung, lesion) in enumerate(zip(lungs, lesions, strict=True)):
+
+    def work(index: int) -> None:
+        lung, lesion = lungs[index], lesions[index]
         has_lesions = lesion.any()
         for row, side in enumerate(Side):
             of_side = where_label(lung, side)
@@ -64,6 +67,9 @@ def _count(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.i
             if has_lesions:
                 for kind in LesionKind:
                     counts[index, row, kind] = np.count_nonzero(of_side & where_label(lesion, kind))
+
+    for _ in in_parallel(work, range(len(lungs)), cores()):
+        pass
     counts[:, :, 0] -= counts[:, :, 1:].sum(axis=2)
     return counts
 
@@ -99,19 +105,19 @@ def _thirds(counts: NDArray[np.int64]) -> Thirds:
 
 def _single_lesions(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> tuple[Lesion, ...]:
     """Connected lesions of each lung, the largest first."""
+    if not lesions.any():
+        return ()
     affine = volume.lps_affine
-    found: list[Lesion] = []
     slice_indices = volume.to_lps(
         np.broadcast_to(np.arange(len(volume.hu))[:, np.newaxis, np.newaxis], volume.hu.shape)
     )[:, 0, 0]
-    if not lesions.any():
-        return ()
     box = mask_box(lesions)
-    for side in Side:
+
+    def of_side(side: Side) -> list[Lesion]:
         cells = _blocks(lungs[box.index], lesions[box.index], side)
         parts, count = ndimage.label(cells, np.ones((3, 3, 3)))
         if count == 0:
-            continue
+            return []
         places = np.nonzero(cells)
         voxels = cells[places].astype(np.float64)
         labels = parts[places] - 1
@@ -128,7 +134,7 @@ def _single_lesions(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[n
         positions = (affine @ centres)[:3].T
         areas = np.bincount(labels * cells.shape[0] + places[0], voxels, count * cells.shape[0])
         largest = box.slices[0] + np.argmax(areas.reshape(count, -1), axis=1)
-        found.extend(
+        return [
             Lesion(
                 side=side.name.lower(),
                 volume_ml=float(size * volume.voxel_ml),
@@ -138,9 +144,10 @@ def _single_lesions(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[n
             for size, index, position in zip(sizes, largest, positions, strict=True)
             # What the border between the lungs or the smoothing cut off is measured, but no lesion of its own.
             if size * volume.voxel_ml >= MIN_LESION_ML
-        )
-    found.sort(key=lambda lesion: -lesion.volume_ml)
-    return tuple(found)
+        ]
+
+    found = [lesion for lesions_of_side in in_parallel(of_side, Side, cores()) for lesion in lesions_of_side]
+    return tuple(sorted(found, key=lambda lesion: -lesion.volume_ml))
 
 
 def _blocks(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], side: Side) -> NDArray[np.uint8]:

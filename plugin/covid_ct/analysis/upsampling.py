@@ -54,18 +54,22 @@ def paint(target: NDArray[np.uint8], grid_map: GridMap) -> None:
         end = first + SLICES_AT_ONCE
         # With the next batch's first slice, for what lies between the two.
         numbers = slice(first, min(end + 1, occupied.slices[1]))
-        planes = resample_plane(probabilities[numbers, *crop], row_weights, column_weights)
+        surplus = resample_plane(probabilities[numbers, *crop], row_weights, column_weights)
+        surplus -= np.float32(127.5)
         own = labels[numbers, *crop]
         spread = np.where(own > 0, own, ndimage.maximum_filter(own, (1, 3, 3)))
         names = spread[:, row_cells][:, :, column_cells]
         places = grid.slices[numbers]
         for index in range(places[0], places[-1] + (end >= occupied.slices[1])):
             near, far, share = grid.around(index)
-            plane, name = planes[near - first], names[near - first]
+            name = names[near - first]
             if share:
-                plane = plane + np.float32(share) * (planes[far - first] - plane)
+                # (1 - share) * near + share * far > 0, in two passes over the arrays instead of four.
+                inside = surplus[near - first] > np.float32(-share / (1.0 - share)) * surplus[far - first]
                 name = np.where(name, name, names[far - first])
-            target[index, rows, columns] = name * (plane > 127.5)
+            else:
+                inside = surplus[near - first] > 0
+            target[index, rows, columns] = name * inside
 
     for _ in in_parallel(work, range(occupied.slices[0], occupied.slices[1], SLICES_AT_ONCE), cores()):
         pass
