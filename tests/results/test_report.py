@@ -109,7 +109,7 @@ def test_no_name_stops_the_report(upright: Case, name: str) -> None:
 
 
 def test_letters_without_a_glyph_leave_a_sign() -> None:
-    fonts = ReportFonts(FPDF(), folders=())
+    fonts = ReportFonts(FPDF(), "", folders=())
     assert fonts.printable("Müller") == "Müller"
     assert not fonts.dropped
     assert fonts.printable("Иван 山") == "???? ?"

@@ -1,9 +1,12 @@
 """Fonts of the report: embedded ones of the system, so that names in any installed script can be read."""
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
+from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+from fontTools import subset  # type: ignore[import-untyped]
 from fontTools.ttLib import TTFont, TTLibError  # type: ignore[import-untyped]
 from fpdf import FPDF
 
@@ -24,9 +27,16 @@ MISSING_GLYPH = "\N{WHITE SQUARE}"
 MISSING_GLYPH_LATIN_1 = "?"
 """The same where no font is installed at all and the report uses PDF's own Helvetica."""
 
-
 _SHAPED = range(0x0590, 0x2000)
 """Code points whose letters join, move or run from right to left: Hebrew to Khmer and what lies between."""
+
+_LATIN_1 = range(0x100)
+
+_BLOCK = 128
+"""Code points that a small font has or lacks together: about those of a script."""
+
+_SMALL_FONTS = 16
+"""How many small fonts are kept between reports: regular and bold, for several mixtures of scripts."""
 
 
 class ReportFonts:
@@ -36,6 +46,9 @@ class ReportFonts:
     ----------
     pdf: FPDF
         Gets the fonts.
+    text: str
+        What will be written, as far as it may be anything but English. Characters of other scripts than these are
+        possible, but are neither joined nor turned, and each further font takes a tenth of a second.
     folders: Iterable[Path]
         Where to look for fonts.
 
@@ -47,8 +60,9 @@ class ReportFonts:
         Whether a character had to be replaced so far.
     """
 
-    def __init__(self, pdf: FPDF, folders: Iterable[Path] = FONT_FOLDERS) -> None:
+    def __init__(self, pdf: FPDF, text: str, folders: Iterable[Path] = FONT_FOLDERS) -> None:
         self._pdf = pdf
+        self._shapes = _is_shaped(text)
         self._folders = tuple(folders)
         self._fallbacks: dict[Path, frozenset[int]] = {}
         self.dropped = False
@@ -59,9 +73,12 @@ class ReportFonts:
             self._substitute = MISSING_GLYPH_LATIN_1
         else:
             self.family = "report"
-            pdf.add_font(self.family, "", main[0])
-            pdf.add_font(self.family, "B", main[1])
             self._covered = _characters(main[0]) & _characters(main[1])
+            if not self._shapes:
+                blocks = {code // _BLOCK for code in (*_LATIN_1, ord(MISSING_GLYPH), *map(ord, text))}
+                self._covered = frozenset(code for code in self._covered if code // _BLOCK in blocks)
+            self._add_main("", main[0])
+            self._add_main("B", main[1])
             self._substitute = MISSING_GLYPH if ord(MISSING_GLYPH) in self._covered else "?"
 
     def printable(self, text: str) -> str:
@@ -75,8 +92,23 @@ class ReportFonts:
             self._add_fallbacks(missing)
             missing -= self._all_covered()
         self.dropped |= bool(missing)
-        self._pdf.set_text_shaping(any(ord(character) in _SHAPED for character in spaced))
+        self._pdf.set_text_shaping(self._shapes and _is_shaped(spaced))
         return spaced.translate(dict.fromkeys(missing, self._substitute))
+
+    def _add_main(self, style: str, path: Path) -> None:
+        """Add a main font, without the glyphs that are not needed where letters need no shaping.
+
+        fpdf2 parses all glyphs of a font for each PDF, thousands where the report has a hundred; what it embeds in the
+        end is the same.
+        """
+        if self._shapes:
+            self._pdf.add_font(self.family, style, path)
+            return
+        # It has to be a file, but stays open and needs no name from then on.
+        with NamedTemporaryFile(suffix=path.suffix) as file:
+            file.write(_small_font(path, self._covered))
+            file.flush()
+            self._pdf.add_font(self.family, style, file.name)
 
     def _all_covered(self) -> frozenset[int]:
         """Code points that main and fallback fonts have."""
@@ -97,6 +129,11 @@ class ReportFonts:
             self._pdf.set_fallback_fonts(
                 [f"fallback{number}" for number in range(len(self._fallbacks))], exact_match=False
             )
+
+
+def _is_shaped(text: str) -> bool:
+    """Whether a text has letters that join, move or run from right to left."""
+    return any(ord(character) in _SHAPED for character in text)
 
 
 def _main_fonts(folders: tuple[Path, ...]) -> tuple[Path, Path] | None:
@@ -130,3 +167,18 @@ def _characters(path: Path) -> frozenset[int]:
             return frozenset(font.getBestCmap() or ())
     except (TTLibError, OSError, KeyError, AssertionError):
         return frozenset()
+
+
+@lru_cache(_SMALL_FONTS)
+def _small_font(path: Path, characters: frozenset[int]) -> bytes:
+    """The part of a font that has the glyphs of some code points, without tables that shape."""
+    options = subset.Options(notdef_outline=True, recommended_glyphs=True)
+    options.drop_tables += ["FFTM", "GDEF", "GPOS", "GSUB", "MATH"]
+    # The PDF's description of the font is that of the whole one.
+    with TTFont(path, lazy=True, recalcBBoxes=False, recalcTimestamp=False) as font:
+        subsetter = subset.Subsetter(options)
+        subsetter.populate(unicodes=characters)
+        subsetter.subset(font)
+        content = BytesIO()
+        font.save(content)
+    return content.getvalue()

@@ -5,8 +5,6 @@ highdicom's `SCImage` has no place for a picture's position in the patient.
 
 from dataclasses import dataclass
 from functools import cache, partial
-from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +15,10 @@ from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage
 from pydicom.valuerep import format_number_as_ds
 
 from covid_ct import RESEARCH_USE_ONLY
-from covid_ct.analysis.findings import Findings, LesionKind
+from covid_ct.analysis.findings import Findings
 from covid_ct.parallel import cores, in_parallel
 from covid_ct.results.explicit_vr import set_sequence
-from covid_ct.results.pictures import LUNG_COLOR, TINT, in_lung_window
+from covid_ct.results.pictures import LUNG_COLOR, LUNG_OUTLINE, as_jpeg, as_pixels, colored, eroded, in_lung_window
 from covid_ct.results.source import (
     frame_of_reference,
     instance_of,
@@ -42,9 +40,6 @@ MAX_SIDE = 512
 """Most rows and columns taken from the CT; every second (third, ...) pixel where it has more."""
 
 _QUALITIES = (85, 70, 50, 30)
-_SUBSAMPLING_422 = 1
-_EDGE = 1 + max(LesionKind)
-"""Row of the colour table that holds the lungs' outline; the rows below are the labels of the lesion map."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
 def _grid(volume: Volume, findings: Findings) -> _Grid:
     """Slices through the lungs at an even distance, at most `MAX_SLICES`."""
     lungs = volume.to_lps(findings.lungs)
-    holding = np.flatnonzero(lungs.any(axis=(1, 2)))
+    holding = np.flatnonzero(lungs.max(axis=(1, 2)))
     lowest, highest = (int(holding[0]), int(holding[-1])) if holding.size else (0, lungs.shape[0] - 1)
     between = -(-(highest - lowest + 1) // MAX_SLICES)
     return _Grid(range(highest, lowest - 1, -between), -(-max(lungs.shape[1:]) // MAX_SIDE))
@@ -104,14 +99,11 @@ def _grid(volume: Volume, findings: Findings) -> _Grid:
 
 def _drawn(index: int, volume: Volume, findings: Findings, grid: _Grid, quality: int) -> bytes:
     """Picture of a slice as JPEG."""
-    return _jpeg(_picture(volume, findings, grid, index), quality)
+    return as_jpeg(_picture(volume, findings, grid, index), quality, "4:2:2")
 
 
 def _picture(volume: Volume, findings: Findings, grid: _Grid, index: int) -> NDArray[np.uint32]:
-    """Picture of a slice with the legend below, of an even number of columns as 4:2:2 wants them.
-
-    Each pixel is one number that holds the bytes red, green, blue and one to spare.
-    """
+    """Picture of a slice with the legend below, of an even number of columns as 4:2:2 wants them."""
     hu, lungs, lesions = (
         volume.to_lps(array)[index, :: grid.step, :: grid.step]
         for array in (volume.hu, findings.lungs, findings.lesions)
@@ -119,32 +111,13 @@ def _picture(volume: Volume, findings: Findings, grid: _Grid, index: int) -> NDA
     rows, columns = hu.shape
     legend = _legend(columns + columns % 2)
     picture = np.zeros((rows + legend.shape[0], legend.shape[1]), np.uint32)
-    classes = np.where(_edge(lungs > 0) & (lesions == 0), np.uint16(_EDGE), lesions)
-    picture[:rows, :columns] = _color_table().take(classes * 256 + in_lung_window(hu), mode="clip")
+    lung = lungs > 0
+    # Two columns wide, for colours have only half the columns in 4:2:2.
+    edge = lung & ~(eroded(lung, 0, 1) & eroded(lung, 1, 2))
+    classes = np.where(edge & (lesions == 0), np.uint8(LUNG_OUTLINE), lesions)
+    picture[:rows, :columns] = colored(in_lung_window(hu), classes)
     picture[rows:] = legend
     return picture
-
-
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Inner edge of a mask, two columns wide: colours have only half the columns in 4:2:2."""
-    inner = mask.copy()
-    inner[1:] &= mask[:-1]
-    inner[:-1] &= mask[1:]
-    for distance in (1, 2):
-        inner[:, distance:] &= mask[:, :-distance]
-        inner[:, :-distance] &= mask[:, distance:]
-    return mask & ~inner
-
-
-@cache
-def _color_table() -> NDArray[np.uint32]:
-    """Pixel for each class (no lesion, the lesion kinds, the lungs' outline) and grey: 256 greys for each class."""
-    grey = np.repeat(np.arange(256)[:, None], 3, axis=1)
-    table = np.stack([grey] * (_EDGE + 1)).astype(np.float64)
-    for label, structure in STRUCTURES_OF_LESIONS.items():
-        table[label] = grey * (1 - TINT) + np.asarray(structure.color) * TINT
-    table[_EDGE] = LUNG_COLOR
-    return _as_pixels(table.reshape(-1, 3))
 
 
 @cache
@@ -166,24 +139,7 @@ def _legend(columns: int) -> NDArray[np.uint32]:
         draw.text((x + size, line / 2), label, (255, 255, 255), font, anchor="lm")
         x += size * 2 + font.getlength(label)
     draw.text((columns * 0.02, line * 1.5), RESEARCH_USE_ONLY, (255, 255, 255), font, anchor="lm")
-    return _as_pixels(np.asarray(strip))
-
-
-def _as_pixels(colors: NDArray[Any]) -> NDArray[np.uint32]:
-    """Colours of shape (..., 3) as one number for each pixel: numpy and Pillow move these faster than bytes."""
-    bytes_of_pixels = np.zeros((*colors.shape[:-1], 4), np.uint8)
-    bytes_of_pixels[..., :3] = colors
-    return bytes_of_pixels.view(np.uint32)[..., 0]
-
-
-def _jpeg(picture: NDArray[np.uint32], quality: int) -> bytes:
-    """Baseline JPEG, YCbCr with half the columns of colour."""
-    encoded = BytesIO()
-    rows, columns = picture.shape
-    Image.frombuffer("RGBX", (columns, rows), picture, "raw", "RGBX", 0, 1).save(
-        encoded, "JPEG", quality=quality, subsampling=_SUBSAMPLING_422
-    )
-    return encoded.getvalue()
+    return as_pixels(np.asarray(strip))
 
 
 def _common(volume: Volume, uids: ResultUids, grid: _Grid, shape: tuple[int, ...]) -> Dataset:

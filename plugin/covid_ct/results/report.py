@@ -11,7 +11,7 @@ from covid_ct import RESEARCH_USE_ONLY, __version__, identity
 from covid_ct.analysis.findings import Findings
 from covid_ct.results import wording
 from covid_ct.results.fonts import ReportFonts
-from covid_ct.results.pictures import LUNG_COLOR, Plane, StandardView, picture_of
+from covid_ct.results.pictures import LUNG_COLOR, Plane, StandardView, as_jpeg, picture_of
 from covid_ct.results.source import content_date_time
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.series.volume import Volume
@@ -75,7 +75,7 @@ class _Page:
         pdf.set_lang("en")
         pdf.set_creation_date(_as_datetime(*content_date_time(volume.headers[0])))
         pdf.add_page()
-        self._fonts = ReportFonts(pdf)
+        self._fonts = ReportFonts(pdf, wording.foreign_text(volume, findings))
         self._y = _MARGIN
 
     def finish(self) -> bytes:
@@ -247,12 +247,11 @@ class _Page:
         rows_mm, columns_mm = plane.hu.shape[0] * plane.spacing[0], plane.hu.shape[1] * plane.spacing[1]
         scale = min(width / columns_mm, most_height / rows_mm)
         shown_width, height = columns_mm * scale, rows_mm * scale
-        encoded = BytesIO()
-        picture_of(plane, scale * _PIXELS_PER_MM).save(encoded, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        picture = as_jpeg(picture_of(plane, scale * _PIXELS_PER_MM), _JPEG_QUALITY, "4:4:4")
         left = x + (width - shown_width) / 2
         self._pdf.set_fill_color(0, 0, 0)
         self._pdf.rect(x, self._y, width, height, style="F")
-        self._pdf.image(encoded, left, self._y, shown_width, height)
+        self._pdf.image(BytesIO(picture), left, self._y, shown_width, height)
         for mark, place in (("R", left + 1), ("L", left + shown_width - 1 - _MARK)):
             middle = self._y + (height - _MARK) / 2
             self._pdf.set_fill_color(*_INK)

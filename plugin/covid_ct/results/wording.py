@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pydicom import Dataset
 
-from covid_ct.analysis.findings import BySide, Lesion, Measurements, ModelIdentity
+from covid_ct.analysis.findings import BySide, Findings, Lesion, Measurements, ModelIdentity
 from covid_ct.results.source import positive_number, source_slice, text_of
 from covid_ct.series.volume import Volume
 
@@ -167,6 +167,12 @@ def model_lines(models: Sequence[ModelIdentity]) -> list[str]:
     """A line for each model: name, version, measured accuracy."""
     roles = {"lungs": "Lungs", "lesions": "Lesions", "covid": "Probability"}
     return [f"{roles[model.role]}: {model.name} {model.version}. {model.accuracy}" for model in models]
+
+
+def foreign_text(volume: Volume, findings: Findings) -> str:
+    """What of the report may be written in any script."""
+    cells = [value for _, value in patient_cells(volume.headers[0])]
+    return "\n".join((*cells, *series_lines(volume), *model_lines(findings.models), *findings.warnings))
 
 
 def more_lines(count: int) -> str:
