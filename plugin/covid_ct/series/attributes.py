@@ -8,7 +8,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from covid_ct.errors import Reason, SeriesRefused
 
@@ -40,18 +40,42 @@ def optional(header: Dataset, keyword: str) -> Any:
 
 def _value(header: Dataset, keyword: str) -> Any:
     """Value of an attribute; what is the same in the images of a series is decoded once."""
-    tag = Tag(keyword)
-    element = header.get_item(tag) if tag in header else None
-    # The VR of some attributes depends on others, which only the dataset can look up.
-    if not isinstance(element, RawDataElement) or element.value is None or "or" in dictionary_VR(tag):
+    tag, of_itself = _tag(keyword)
+    try:
+        element = header.get_item(tag)
+    except KeyError:
+        return None
+    if not of_itself or not isinstance(element, RawDataElement) or element.value is None:
         return header.get(keyword)
     encoding = header.original_character_set
-    return _decoded(element._replace(value_tell=0), encoding if isinstance(encoding, str) else tuple(encoding))
+    return _decoded(
+        element.tag,
+        element.VR,
+        element.value,
+        element.is_implicit_VR,
+        element.is_little_endian,
+        encoding if isinstance(encoding, str) else tuple(encoding),
+    )
 
 
 @lru_cache(maxsize=1024)
-def _decoded(element: RawDataElement, encoding: str | tuple[str, ...]) -> Any:
+def _tag(keyword: str) -> tuple[BaseTag, bool]:
+    """Tag of an attribute, and whether its VR does not depend on others, which only the dataset can look up."""
+    tag = Tag(keyword)
+    return tag, "or" not in dictionary_VR(tag)
+
+
+@lru_cache(maxsize=1024)
+def _decoded(
+    tag: BaseTag,
+    vr: str | None,
+    value: bytes,
+    is_implicit_vr: bool,
+    is_little_endian: bool,
+    encoding: str | tuple[str, ...],
+) -> Any:
     """Value of an element as read; `encoding` is what its dataset says of the characters."""
+    element = RawDataElement(tag, vr, len(value), value, 0, is_implicit_vr, is_little_endian)
     return convert_raw_data_element(element, encoding=encoding if isinstance(encoding, str) else list(encoding)).value
 
 
