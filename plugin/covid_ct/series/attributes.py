@@ -66,7 +66,7 @@ def _tag(keyword: str) -> tuple[BaseTag, bool]:
 
 
 @lru_cache(maxsize=1024)
-def _decoded(
+def _decoded(  # noqa: PLR0917 - what it is remembered by
     tag: BaseTag,
     vr: str | None,
     value: bytes,
