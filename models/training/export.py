@@ -50,14 +50,16 @@ def quantise(path: Path, images: NDArray[np.float32]) -> None:
     ----------
     path: Path
     images: NDArray[np.float32]
-        Prepared images, shape (images, rows, columns), from which the ranges of all maps are taken. The last
-        convolution stays as it is, since masks are cut from its answer.
+        Prepared images, shape (images, rows, columns), from which the ranges of all maps are taken. What comes before
+        the first convolution and from the last one on stays as it is, since masks are cut from its answer.
     """
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         # The symbolic shape inference does not know DepthToSpace as PyTorch writes it; the plain one does.
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
-        last = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"][-1]
+        nodes = onnx.load(prepared).graph.node
+        convolutions = [number for number, node in enumerate(nodes) if node.op_type == "Conv"]
+        kept = [*nodes[: convolutions[0]], *nodes[convolutions[-1] :]]
         quantize_static(
             prepared,
             path,
@@ -66,7 +68,7 @@ def quantise(path: Path, images: NDArray[np.float32]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            nodes_to_exclude=[last],
+            nodes_to_exclude=[node.name for node in kept],
         )
 
 

@@ -71,17 +71,25 @@ class UNet(nn.Module):
             maps.append(features)
         return maps
 
-    def forward(self, image: Tensor) -> Tensor:
+    def blocks(self, image: Tensor) -> Tensor:
+        """Logits of 2x2 blocks, at half the image's size: of each class four channels, one for each of a block's pixels."""
         maps = self.down(image)
         features = maps[-1]
         for level in range(len(self.encoder) - 2, -1, -1):
             features = functional.interpolate(self.lateral[level](features), scale_factor=2.0, mode="nearest")
             features = self.decoder[level](features + maps[level])
-        return functional.pixel_shuffle(self.head(features), 2)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def forward(self, image: Tensor) -> Tensor:
+        return functional.pixel_shuffle(self.blocks(image), 2)
 
 
 class OneForeground(nn.Module):
-    """A segmentation network whose foreground classes are taken together, in its logits.
+    """A segmentation network whose foreground classes are taken together: one logit for each pixel.
+
+    Computed on blocks, and of operations that ONNX Runtime vectorises: its ReduceLogSumExp and Softplus take a third of
+    the network's time, its DepthToSpace of three classes a tenth.
 
     Parameters
     ----------
@@ -96,9 +104,10 @@ class OneForeground(nn.Module):
         self.shift = math.log(threshold / (1.0 - threshold))
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.segmenter(image)
-        foreground = torch.logsumexp(logits[:, 1:], dim=1, keepdim=True)
-        return torch.cat([logits[:, :1] + self.shift, foreground], dim=1)
+        background, one, other = self.segmenter.blocks(image).split(4, dim=1)
+        larger = torch.maximum(one, other)
+        foreground = larger + ((one - larger).exp() + (other - larger).exp()).log()
+        return functional.pixel_shuffle(foreground - background - self.shift, 2)
 
 
 class Classifier(nn.Module):
