@@ -72,7 +72,7 @@ class UNet(nn.Module):
         return maps
 
     def blocks(self, image: Tensor) -> Tensor:
-        """Logits of 2x2 blocks, at half the image's size: of each class four channels, one for each of a block's pixels."""
+        """Logits of 2x2 blocks of pixels, at half the image's size: four channels for each class."""
         maps = self.down(image)
         features = maps[-1]
         for level in range(len(self.encoder) - 2, -1, -1):
@@ -88,8 +88,8 @@ class UNet(nn.Module):
 class OneForeground(nn.Module):
     """A segmentation network whose foreground classes are taken together: one logit for each pixel.
 
-    Computed on blocks, and of operations that ONNX Runtime vectorises: its ReduceLogSumExp and Softplus take a third of
-    the network's time, its DepthToSpace of three classes a tenth.
+    Computed on blocks, and of operations that ONNX Runtime vectorises: its ReduceLogSumExp takes a fifth of the
+    network's time, its DepthToSpace of three classes a tenth.
 
     Parameters
     ----------
