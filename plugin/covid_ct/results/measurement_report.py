@@ -4,7 +4,7 @@ highdicom makes the content tree, not the object around it: its `ComprehensiveSR
 attributes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -135,6 +135,11 @@ def _observer(uids: ResultUids) -> ObserverContext:
     return ObserverContext(CodedConcept.from_code(codes.DCM.Device), device)
 
 
+def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
+    """Which model made a finding."""
+    return AlgorithmIdentification(model.name, model.version, [f"sha256={model.sha256}"])
+
+
 def _measurement(name: Code, value: float, unit: Code) -> Measurement:
     """Measurement with as many decimals as mean anything."""
     return Measurement(name, round(float(value), 6), unit)
@@ -147,7 +152,9 @@ class _Groups:
         self._volume = volume
         self._findings = findings
         self._uids = uids
-        self._models: Mapping[str, ModelIdentity] = {model.role: model for model in findings.models}
+        # Content items take their time in pydicom; these are the same in many groups.
+        self._algorithms = {model.role: _algorithm(model) for model in findings.models}
+        self._sites = {side: FindingSite(LUNG, SIDES.get(side)) for side in (None, *Side)}
         self._segments = {
             segment.SegmentLabel: (segmentation, int(segment.SegmentNumber))
             for segmentation in segmentations
@@ -278,12 +285,11 @@ class _Groups:
     ) -> _AnyGroup:
         """Measurement group after a template; `tracked` is a tracking identifier and its UID."""
         identifier, uid = tracked
-        model = self._models[role]
         return template(
             tracking_identifier=TrackingIdentifier(uid, identifier),
             finding_type=finding,
-            algorithm_id=AlgorithmIdentification(model.name, model.version, [f"sha256={model.sha256}"]),
-            finding_sites=[FindingSite(LUNG, None if side is None else SIDES[side])],
+            algorithm_id=self._algorithms[role],
+            finding_sites=[self._sites[side]],
             measurements=measurements,
             **region,
         )

@@ -1,13 +1,12 @@
 """All results of one analysis, in a fixed order, and how they become files."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
 
-from covid_ct.analysis.findings import Findings, ModelIdentity
+from covid_ct.analysis.findings import Findings
 from covid_ct.results import encapsulated_pdf, measurement_report, overlay
 from covid_ct.results.explicit_vr import part_10
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
@@ -57,28 +56,19 @@ def build_results(
         settings or {},
     )
     models = {model.role: model for model in findings.models}
-    with ThreadPoolExecutor(1, thread_name_prefix="covid-overlay") as pool:
-        # Its pixels are moved and compressed without Python's lock, which writing attributes needs.
-        pictures = pool.submit(overlay.overlay_series, volume, findings, uids)
-        named = _single_objects(volume, findings, models, uids)
-        named |= {f"{overlay.NAME}.{picture.InstanceNumber:02}": picture for picture in pictures.result()}
-    return [ResultObject(f"{name}.dcm", dataset) for name, dataset in named.items()]
-
-
-def _single_objects(
-    volume: Volume, findings: Findings, models: Mapping[str, ModelIdentity], uids: ResultUids
-) -> dict[str, Dataset]:
-    """All results but the overlay series."""
     segmentations = {
         LUNGS.name: segmentation(volume, findings.lungs, LUNGS, models["lungs"], uids),
         LESIONS.name: segmentation(volume, findings.lesions, LESIONS, models["lesions"], uids),
     }
     present = {name: dataset for name, dataset in segmentations.items() if dataset is not None}
-    return {
+    pictures = overlay.overlay_series(volume, findings, uids)
+    named = {
         **present,
         encapsulated_pdf.NAME: encapsulated_pdf.encapsulated_report(volume, findings, uids),
         measurement_report.NAME: measurement_report.measurement_report(volume, findings, list(present.values()), uids),
+        **{f"{overlay.NAME}.{picture.InstanceNumber:02}": picture for picture in pictures},
     }
+    return [ResultObject(f"{name}.dcm", dataset) for name, dataset in named.items()]
 
 
 def write_result(dataset: Dataset, path: Path) -> None:

@@ -30,15 +30,25 @@ def part_of_lesion(volume: Volume, findings: Findings, lesion: Lesion) -> NDArra
     side = Side[lesion.side.upper()]
     index = lesion.slice_index
     mask: NDArray[np.bool_] = (findings.lesions[index] > 0) & where_label(findings.lungs[index], side)
+    box = _box(mask)
     # Corners connect, as they do where single lesions are told apart.
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    parts, count = ndimage.label(mask[box], np.ones((3, 3)))
     if count <= 1:
         return mask
     _, row, column, _ = np.linalg.inv(volume.affine) @ [*lesion.center_mm, 1]
     rows, columns = np.nonzero(parts)
     _, row_mm, column_mm = volume.spacing
-    distance = np.hypot((rows - row) * row_mm, (columns - column) * column_mm)
-    return np.asarray(parts == parts[rows[distance.argmin()], columns[distance.argmin()]])
+    distance = np.hypot((rows + box[0].start - row) * row_mm, (columns + box[1].start - column) * column_mm)
+    mask[box] = parts == parts[rows[distance.argmin()], columns[distance.argmin()]]
+    return mask
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Smallest box that holds all of a mask; empty where there is nothing."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def outer_outline(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
@@ -55,12 +65,13 @@ def outer_outline(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
         Column and row of each corner, the last as the first, in DICOM's image coordinates: (0, 0) is the top left
         corner of the top left pixel. At most `MAX_POINTS`: evenly thinned out where there are more.
     """
-    parts, _ = ndimage.label(mask)
+    rows, columns = _box(mask)
+    parts, _ = ndimage.label(mask[rows, columns])
     part = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    rows, columns = np.nonzero(part)
-    top, left = rows.min(), columns.min()
-    filled = np.pad(ndimage.binary_fill_holes(part[top : rows.max() + 1, left : columns.max() + 1]), 1)
-    corners = [(float(column + left - 1), float(row + top - 1)) for row, column in _walk(filled)]
+    top, left = rows.start - 1, columns.start - 1
+    corners = [
+        (float(left + column), float(top + row)) for row, column in _walk(np.pad(ndimage.binary_fill_holes(part), 1))
+    ]
     return [*corners[: -1 : -(-len(corners) // MAX_POINTS)], corners[0]]
 
 

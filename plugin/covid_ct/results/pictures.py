@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from itertools import pairwise
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -102,10 +102,7 @@ class StandardView:
     def coronal(self) -> Plane:
         """Coronal plane with the largest area of lesion, or of lung where there is none, seen from the front."""
         shown = self._lesions if self._lesions.any() else self._lungs
-        depth = np.zeros(shown.shape[1:], np.uint32)
-        for plane in shown:
-            depth += plane > 0
-        row = int(depth.sum(axis=1).argmax())
+        row = int(np.argmax([np.count_nonzero(plane) for plane in shown.swapaxes(0, 1)]))
         return Plane(
             self._hu[::-1, row],
             self._lungs[::-1, row],
@@ -245,8 +242,10 @@ def as_jpeg(picture: NDArray[np.uint32], quality: int, subsampling: str) -> byte
     -------
     bytes
     """
-    content = BytesIO()
     rows, columns = picture.shape
     image = Image.frombuffer("RGBX", (columns, rows), picture, "raw", "RGBX", 0, 1)
-    image.save(content, "JPEG", quality=quality, subsampling=subsampling)
-    return content.getvalue()
+    # Pillow lets go of Python's lock where it compresses into a file.
+    with TemporaryFile() as file:
+        image.save(file, "JPEG", quality=quality, subsampling=subsampling)
+        file.seek(0)
+        return file.read()

@@ -6,9 +6,10 @@ highdicom describes segments and geometry; it does not write the frames, for at 
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 from highdicom import (
@@ -25,7 +26,7 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import SegmentationStorage
 
-from covid_ct.analysis.findings import ModelIdentity
+from covid_ct.analysis.findings import ModelIdentity, where_label
 from covid_ct.results.explicit_vr import element, encoded, sequence, set_sequence
 from covid_ct.results.source import (
     decimal_strings,
@@ -97,13 +98,11 @@ def segmentation(
         A segment for each structure that has a voxel, a frame for each slice that it has one in; none where no
         structure has one: 3D Slicer gives segments after an empty one wrong names and shows nothing of an empty object.
     """
-    slices_of = {
-        label: [index for index, plane in enumerate(labels) if (plane == np.uint8(label)).any()]
-        for label in kind.structures
-    }
-    present = [label for label in kind.structures if slices_of[label]]
-    if not present:
+    frames: list[tuple[int, int]] = []
+    pixels = _packed(_masks(labels, kind, frames), labels[0].size)
+    if not frames:
         return None
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(label for label, _ in frames), start=1)}
     header = volume.headers[0]
     result = new_result(
         header,
@@ -121,7 +120,7 @@ def segmentation(
     result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(header, uids)
     _describe_pixels(result, header)
     result.SegmentSequence = [
-        _segment(number, kind.structures[label], model, uids) for number, label in enumerate(present, start=1)
+        _segment(number, kind.structures[label], model, uids) for label, number in numbers.items()
     ]
     _add_dimensions(result, uids.derive(kind.name, "dimensions"))
     set_sequence(
@@ -133,22 +132,23 @@ def segmentation(
         ],
     )
     result.SharedFunctionalGroupsSequence = [_shared_groups(volume)]
-    frames = [(number, index) for number, label in enumerate(present, start=1) for index in slices_of[label]]
     positions = {index: rank for rank, index in enumerate(sorted({index for _, index in frames}), start=1)}
     derivations = {index: _derivation(volume.headers[index]) for index in positions}
+    plane_positions = {index: _plane_position(volume.headers[index]) for index in positions}
+    identifications = {label: _identification(number) for label, number in numbers.items()}
     set_sequence(
         result,
         "PerFrameFunctionalGroupsSequence",
         (
             derivations[index]
-            + _frame_content(number, positions[index])
-            + _plane_position(volume.headers[index])
-            + sequence("SegmentIdentificationSequence", element("ReferencedSegmentNumber", struct.pack("<H", number)))
-            for number, index in frames
+            + _frame_content(numbers[label], positions[index])
+            + plane_positions[index]
+            + identifications[label]
+            for label, index in frames
         ),
     )
     result.NumberOfFrames = len(frames)
-    result.PixelData = _pack([(labels[index], np.uint8(present[number - 1])) for number, index in frames])
+    result.PixelData = pixels
     result["PixelData"].VR = "OB"
     return result
 
@@ -273,13 +273,30 @@ def _plane_position(header: Dataset) -> bytes:
     return sequence("PlanePositionSequence", element("ImagePositionPatient", position.encode()))
 
 
-def _pack(frames: Sequence[tuple[NDArray[np.uint8], np.uint8]]) -> bytes:
-    """Bits of the frames, each given as a slice of the label map and the label that counts as one (PS3.5 8.1.1)."""
+def _identification(segment_number: int) -> bytes:
+    """Encoded Segment Identification Sequence."""
+    number = element("ReferencedSegmentNumber", struct.pack("<H", segment_number))
+    return sequence("SegmentIdentificationSequence", number)
+
+
+def _masks(
+    labels: NDArray[np.uint8], kind: SegmentationKind, frames: list[tuple[int, int]]
+) -> Iterator[NDArray[np.bool_]]:
+    """Mask of each slice that holds a label, label by label; `frames` gets the label and the slice's index."""
+    for label in kind.structures:
+        for index, plane in enumerate(labels):
+            mask = where_label(plane, label)
+            if mask.any():
+                frames.append((label, index))
+                yield mask.ravel()
+
+
+def _packed(masks: Iterator[NDArray[np.bool_]], size: int) -> bytes:
+    """Bits of masks of some size (PS3.5 8.1.1)."""
     # Bits run on from frame to frame, so only so many frames together end with a whole byte.
-    together = 8 // math.gcd(8, frames[0][0].size)
+    together = 8 // math.gcd(8, size)
     packed = []
-    for start in range(0, len(frames), together):
-        bits = [(plane == label).ravel() for plane, label in frames[start : start + together]]
-        packed.append(np.packbits(np.concatenate(bits) if together > 1 else bits[0], bitorder="little").tobytes())
+    while group := list(islice(masks, together)):
+        packed.append(np.packbits(np.concatenate(group) if together > 1 else group[0], bitorder="little").data)
     pixels = b"".join(packed)
     return pixels + b"\0" * (len(pixels) % 2)
