@@ -93,6 +93,10 @@ test-viewers: build/viewers/ready ## open the results with dcmqi, 3D Slicer's li
 viewer-pictures: build/viewers/ready ## make the documentation's pictures of the phantom in viewers
 	@$(PYTHON) -m tests.viewers.pictures docs/images
 
+.PHONY: test-networks
+test-networks: build/benchmarks/ready ## lungmask's and MONAI's own networks through our manifests, beside their own code
+	@build/benchmarks/peers/bin/python -m pytest --quiet tests/inference/test_known_networks.py
+
 .PHONY: accuracy
 accuracy: .venv/test-ready ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)
 	@$(PYTHON) -m models.training.accuracy ../shared/data $(ARGS)
@@ -135,9 +139,9 @@ build/viewers/ready: .venv/test-ready tests/viewers/requirements-slicer.txt test
 	@cd build/viewers && rm -rf package && tar -xzf "$$(npm pack --silent "$$(cat ../../tests/viewers/ohif-version.txt)")"
 	@touch $@
 
-# What the benchmark's peers need, in a Python of their own.
-build/benchmarks/ready: .venv/test-ready tests/benchmarks/requirements.txt
-	@echo "Installing lungmask, MONAI, highdicom and pynetdicom into build/benchmarks"
+# The networks of others, with PyTorch, in a Python of their own: peers of the benchmark, and what manifests have to fit.
+build/benchmarks/ready: .venv/test-ready requirements.txt requirements-base.txt tests/benchmarks/requirements.txt
+	@echo "Installing PyTorch, lungmask, MONAI, highdicom and pynetdicom into build/benchmarks"
 	@$(SYSTEM_PYTHON) -m venv build/benchmarks/peers
-	@build/benchmarks/peers/bin/python -m pip --disable-pip-version-check --quiet install -r tests/benchmarks/requirements.txt
+	@build/benchmarks/peers/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt -r tests/benchmarks/requirements.txt
 	@touch $@
