@@ -1,5 +1,7 @@
 import contextlib
 import errno
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,11 @@ from typing import Any
 import pytest
 
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
+from covid_ct.parallel import in_parallel
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import StoreError
-from covid_ct.server.worker import FINDINGS_FILE, Outbox, Worker
+from covid_ct.server.worker import FINDINGS_FILE, NICENESS, Outbox, Worker
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
 from tests.server.fake_orthanc import FakeOrthancError
@@ -36,6 +39,13 @@ def worker(hospital: Hospital, outbox: Outbox) -> Worker:
     )
 
 
+def work(worker: Worker) -> None:
+    """Let a worker do jobs until it is stopped, on its own thread."""
+    worker.start()
+    worker.join(30.0)
+    assert not worker.is_alive()
+
+
 def one_turn(worker: Worker, analyse: Callable[[Job], None]) -> None:
     """Let a worker do one job with an analysis of our own."""
 
@@ -44,7 +54,7 @@ def one_turn(worker: Worker, analyse: Callable[[Job], None]) -> None:
         analyse(job)
 
     worker._analyse = once  # type: ignore[method-assign]
-    worker.run()
+    work(worker)
 
 
 def test_results_appear_whole_or_not_at_all(outbox: Outbox) -> None:
@@ -108,7 +118,7 @@ def test_finished_results_are_stored_without_another_analysis(
         worker.stop()
 
     worker._store = store  # type: ignore[method-assign]
-    worker.run()
+    work(worker)
     ended = hospital.jobs[job.id]
     assert (ended.state, [result["Kind"] for result in ended.results]) == (State.SUCCESS, ["report.pdf"])
     assert hospital.pacs.findings(hospital.series)["Job"] == job.id  # type: ignore[index]
@@ -142,9 +152,21 @@ def test_results_of_a_deleted_series_are_not_waited_with(
         Worker._store(worker, job)
 
     worker._store = store  # type: ignore[method-assign]
-    worker.run()
+    work(worker)
     assert (hospital.jobs[job.id].state, hospital.jobs[job.id].reason) == (State.FAILURE, "SeriesChanged")
     assert not outbox.of(job.id).exists()
+
+
+def test_work_stands_back_behind_orthanc(worker: Worker, hospital: Hospital) -> None:
+    hospital.intake.ask(hospital.series, Trigger.REST)
+    seen: list[int] = []
+
+    def look(_: Any) -> None:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    one_turn(worker, lambda _: [*in_parallel(look, range(2), 2)] and None)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert seen == [min(before + NICENESS, 19)] * 2
 
 
 def test_a_worker_outlives_a_database_that_fails(
@@ -165,6 +187,6 @@ def test_a_worker_outlives_a_database_that_fails(
 
     monkeypatch.setattr(hospital.database, "change", fail)
     worker._analyse = lambda _: (_ for _ in ()).throw(MemoryError())  # type: ignore[assignment,method-assign]
-    worker.run()
+    work(worker)
     assert hospital.jobs[job.id].state == State.RETRY, "what could not be noted at first was noted later"
     assert any("disk" in line for line in hospital.log)

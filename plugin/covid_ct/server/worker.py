@@ -24,6 +24,12 @@ from covid_ct.server.pacs import NotFoundError, Pacs
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
 
+NICENESS = 10
+"""How far a worker stands back behind Orthanc's own threads where cores are short.
+
+Linux keeps it for each thread, and the threads that one starts inherit it (sched(7), "The nice value").
+"""
+
 TROUBLE_S = 10.0
 """Pause of a worker after its database failed, in seconds."""
 
@@ -147,6 +153,7 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Do jobs until stopped."""
+        os.nice(NICENESS)
         unsettled: Job | None = None
         while not self._stop_asked.is_set():
             job = None
