@@ -11,6 +11,7 @@ import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
+    ContentSequence,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
     GraphicTypeValues,
@@ -24,6 +25,7 @@ from highdicom.sr import (
     PlanarROIMeasurementsAndQualitativeEvaluations,
     ReferencedSegment,
     RelationshipTypeValues,
+    ScoordContentItem,
     SourceImageForRegion,
     SourceSeriesForSegmentation,
     TextContentItem,
@@ -52,6 +54,7 @@ OUTLINED_LESIONS = 10
 _ENGLISH = Code("en", "RFC5646", "English")
 # The one name that Stone's reader looks for under a region; highdicom writes another.
 _ORIGINAL_SOURCE = Code("111040", "DCM", "Original Source")
+_IMAGE_REGION = Code("111030", "DCM", "Image Region")
 _COVID_19 = Code("840539006", "SCT", "Disease caused by SARS-CoV-2")
 _VOLUME = codes.SCT.Volume
 _ML = Code("ml", "UCUM", "Milliliter")
@@ -225,7 +228,16 @@ class _Groups:
         header = self._volume.headers[slice_index]
         source = SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID)
         source.ConceptNameCodeSequence = [CodedConcept.from_code(_ORIGINAL_SOURCE)]
-        return ImageRegion(GraphicTypeValues.POLYLINE, np.array(outline), source)
+        region = ScoordContentItem(
+            _IMAGE_REGION,
+            GraphicTypeValues.POLYLINE,
+            np.array(outline),
+            relationship_type=RelationshipTypeValues.CONTAINS,
+        )
+        region.ContentSequence = ContentSequence([source])
+        # The class itself would ask whether CT images have frames, and for that read the attributes of all IODs into
+        # 100 MB, which it keeps, and hold Python's lock meanwhile.
+        return ImageRegion.from_dataset(region, copy=False)
 
     def _by_side(self, label: str, finding: Code, role: str, volume: BySide, ratio: BySide | None) -> list[_Group]:
         """Groups for both lungs, the right and the left one; those that are segments reference them."""

@@ -74,18 +74,19 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
         of the CT and the CT image that each shows. Below each picture lie a legend and what it is not for.
     """
     grid = _grid(volume, findings)
-    encoded: list[bytes] = []
+    common = _common(volume, uids, grid)
+    captures: list[Dataset] = []
     for quality in _QUALITIES:
         # Drawn anew for each quality, which is hardly ever asked, rather than all kept.
         draw = partial(_drawn, volume=volume, findings=findings, grid=grid, quality=quality)
-        encoded = list(in_parallel(draw, grid.slices, cores()))
-        if sum(map(len, encoded)) <= MAX_BYTES:
+        drawn = zip(grid.slices, in_parallel(draw, grid.slices, cores()), strict=True)
+        captures = [
+            _capture(instance_of(common, uids, NAME, number, JPEGBaseline8Bit), volume, index, jpeg)
+            for number, (index, jpeg) in enumerate(drawn, start=1)
+        ]
+        if sum(len(capture.PixelData) for capture in captures) <= MAX_BYTES:
             break
-    common = _common(volume, uids, grid, _picture(volume, findings, grid, grid.slices[0]).shape)
-    return [
-        _capture(instance_of(common, uids, NAME, number, JPEGBaseline8Bit), volume, index, jpeg)
-        for number, (index, jpeg) in enumerate(zip(grid.slices, encoded, strict=True), start=1)
-    ]
+    return captures
 
 
 def _grid(volume: Volume, findings: Findings) -> _Grid:
@@ -109,15 +110,21 @@ def _picture(volume: Volume, findings: Findings, grid: _Grid, index: int) -> NDA
         for array in (volume.hu, findings.lungs, findings.lesions)
     )
     rows, columns = hu.shape
-    legend = _legend(columns + columns % 2)
-    picture = np.zeros((rows + legend.shape[0], legend.shape[1]), np.uint32)
+    picture = np.zeros(_shape(volume, grid), np.uint32)
     lung = lungs > 0
     # Two columns wide, for colours have only half the columns in 4:2:2.
     edge = lung & ~(eroded(lung, 0, 1) & eroded(lung, 1, 2))
     classes = np.where(edge & (lesions == 0), np.uint8(LUNG_OUTLINE), lesions)
     picture[:rows, :columns] = colored(in_lung_window(hu), classes)
-    picture[rows:] = legend
+    picture[rows:] = _legend(picture.shape[1])
     return picture
+
+
+def _shape(volume: Volume, grid: _Grid) -> tuple[int, int]:
+    """Rows and columns of the pictures."""
+    rows, columns = (-(-size // grid.step) for size in volume.to_lps(volume.hu).shape[1:])
+    even = columns + columns % 2
+    return rows + len(_legend(even)), even
 
 
 @cache
@@ -142,7 +149,7 @@ def _legend(columns: int) -> NDArray[np.uint32]:
     return as_pixels(np.asarray(strip))
 
 
-def _common(volume: Volume, uids: ResultUids, grid: _Grid, shape: tuple[int, ...]) -> Dataset:
+def _common(volume: Volume, uids: ResultUids, grid: _Grid) -> Dataset:
     """What all instances of the series have in common: made once, for attributes take their time in pydicom."""
     header = volume.headers[0]
     result = new_result(
@@ -163,7 +170,7 @@ def _common(volume: Volume, uids: ResultUids, grid: _Grid, shape: tuple[int, ...
     result.SamplesPerPixel = 3
     result.PhotometricInterpretation = "YBR_FULL_422"
     result.PlanarConfiguration = 0
-    result.Rows, result.Columns = shape
+    result.Rows, result.Columns = _shape(volume, grid)
     result.BitsAllocated = result.BitsStored = 8
     result.HighBit = 7
     result.PixelRepresentation = 0
