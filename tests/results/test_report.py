@@ -102,6 +102,25 @@ def test_fonts_are_embedded_and_text_survives(upright: Case, tmp_path: Path) -> 
     assert "Παπαδοπούλου, Ελένη Αικατερίνη" in text
 
 
+@pytest.mark.parametrize("name", ["Doe^Jane", "Παπαδόπουλος^Γιώργος", "Иванов^Иван"])
+def test_small_fonts_change_nothing(upright: Case, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName=name)
+    small = report_pdf(case.volume, case.findings)
+    monkeypatch.setattr("covid_ct.results.fonts._small_font", lambda path, characters: path.read_bytes())
+    assert report_pdf(case.volume, case.findings) == small
+
+
+def test_a_script_that_nobody_announced_is_written() -> None:
+    pdf = FPDF()
+    pdf.add_page()
+    fonts = ReportFonts(pdf, "Jane")
+    pdf.set_font(fonts.family, "", 10)
+    pdf.cell(100, 10, fonts.printable("Παπαδόπουλος"))
+    if fonts.dropped:
+        pytest.skip("no font with Greek letters is installed here")
+    assert "Παπαδόπουλος" in text_of(bytes(pdf.output()))
+
+
 @pytest.mark.parametrize("name", ["Иванов^Иван", "\U0001f9ec^\u1b05\u1b13", "A^\x07B", "^", "=山田^太郎"])
 def test_no_name_stops_the_report(upright: Case, name: str) -> None:
     case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName=name)

@@ -84,6 +84,8 @@ class StandardView:
         self._first = crop[0].start, crop[1].start
         self._spacing = spacing
         self._hu, self._lungs, self._lesions = hu[crop], lungs[crop], lesions[crop]
+        # Plane by plane, NumPy counts many times faster than along an axis.
+        self._lesion_area = np.array([np.count_nonzero(plane) for plane in self._lesions])
 
     def key_planes(self) -> list[Plane]:
         """Axial planes from head to feet: where most lesion is, or spread over the lungs where there is none."""
@@ -101,7 +103,8 @@ class StandardView:
 
     def coronal(self) -> Plane:
         """Coronal plane with the largest area of lesion, or of lung where there is none, seen from the front."""
-        shown = self._lesions if self._lesions.any() else self._lungs
+        holding = np.flatnonzero(self._lesion_area)
+        shown = self._lesions[holding[0] : holding[-1] + 1] if holding.size else self._lungs
         row = int(np.argmax([np.count_nonzero(plane) for plane in shown.swapaxes(0, 1)]))
         return Plane(
             self._hu[::-1, row],
@@ -113,8 +116,7 @@ class StandardView:
 
     def _key_indices(self) -> list[int]:
         """Ascending: the slice with most lesion in each third of the lesions' height, then quarters of the lungs'."""
-        # Plane by plane, NumPy counts eight times as fast as along an axis.
-        area = np.array([np.count_nonzero(plane) for plane in self._lesions])
+        area = self._lesion_area
         holding = np.flatnonzero(area)
         if holding.size:
             edges = np.linspace(holding[0], holding[-1] + 1, KEY_IMAGES + 1)
