@@ -67,7 +67,8 @@ def segment_slice(lungs_model: Model, lesions_model: Model, hu: NDArray[np.int16
         return SliceMaps(lungs, np.zeros_like(lungs))
     classes = _full_size(lesions_model, Scan(hu[np.newaxis], SPACING_MM, lungs[np.newaxis]))
     cell_mm = SPACING_MM[1:]
-    found = in_lungs(classes > HALF, lungs[np.newaxis], cell_mm)
+    # A single slice does not tell how large a lesion is.
+    found = in_lungs(classes > HALF, lungs[np.newaxis], cell_mm, min_cells=0)
     grow(lungs[np.newaxis], found, cell_mm)
     dense = ndimage.uniform_filter(hu.astype(np.float32), 3) > CONSOLIDATION_HU
     return SliceMaps(lungs, np.where(found[0], np.where(dense, 2, 1), 0).astype(np.uint8))

@@ -58,10 +58,10 @@ def find_lesions(prediction: Prediction, scan: Scan) -> tuple[GridMap, NDArray[n
     if scan.lungs is None:
         raise ValueError("lesions are looked for in lungs that are known")
     lungs = scan.lungs[prediction.grid.centres()]
-    mask = in_lungs(probabilities > HALF, lungs, (cell_mm[1], cell_mm[2]))
-    kept = _large_parts(mask, MIN_LESION_ML / (float(np.prod(cell_mm)) / 1000.0))
-    probabilities[(probabilities > HALF) & ~kept] = 0
-    kinds = np.zeros(mask.shape, np.uint8)
+    found = probabilities > HALF
+    kept = in_lungs(found, lungs, (cell_mm[1], cell_mm[2]), MIN_LESION_ML / (float(np.prod(cell_mm)) / 1000.0))
+    probabilities[found & ~kept] = 0
+    kinds = np.zeros(kept.shape, np.uint8)
     dense = _consolidated(prediction, kept) if len(prediction.probabilities) == 2 else _dense(prediction, scan, kept)
     kinds[kept] = LesionKind.GROUND_GLASS
     kinds[kept & dense] = LesionKind.CONSOLIDATION
@@ -69,8 +69,10 @@ def find_lesions(prediction: Prediction, scan: Scan) -> tuple[GridMap, NDArray[n
     return GridMap(prediction.grid, probabilities, kinds), lungs
 
 
-def in_lungs(found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[float, float]) -> NDArray[np.bool_]:
-    """Cut what a network found to the lungs, but for lesions that reach a little beyond them.
+def in_lungs(
+    found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[float, float], min_cells: float
+) -> NDArray[np.bool_]:
+    """Cut what a network found to the lungs, but for lesions that reach a little beyond them, and leave out specks.
 
     Parameters
     ----------
@@ -80,6 +82,8 @@ def in_lungs(found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[
         Label map of `Side`, same shape.
     cell_mm: tuple[float, float]
         Size of a cell along rows and columns.
+    min_cells: float
+        Connected lesions of which less is kept are left out.
 
     Returns
     -------
@@ -92,8 +96,7 @@ def in_lungs(found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[
         return kept
     box = mask_box(found)
     parts, count = ndimage.label(found[box.index], np.ones((3, 3, 3)))
-    sizes_inside = part_sizes((image[mask] for image, mask in zip(parts, inside[box.index], strict=True)), count)
-    whole = sizes_inside >= MIN_SHARE_IN_LUNGS * part_sizes(parts, count)
+    whole = _sizes_within(parts, inside[box.index], count) >= MIN_SHARE_IN_LUNGS * part_sizes(parts, count)
     whole[0] = False
     place = box.index[1:]
 
@@ -106,7 +109,14 @@ def in_lungs(found: NDArray[np.bool_], lungs: NDArray[np.uint8], cell_mm: tuple[
 
     for _ in in_parallel(work, range(*box.slices), cores()):
         pass
+    small = _sizes_within(parts, kept[box.index], count) < min_cells
+    kept[box.index] &= ~small[parts]
     return kept
+
+
+def _sizes_within(parts: NDArray[np.int32], mask: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Number of cells of every connected part that lie in a mask."""
+    return part_sizes((image[inside] for image, inside in zip(parts, mask, strict=True)), count)
 
 
 def grow(lungs: NDArray[np.uint8], lesions: NDArray[np.bool_], cell_mm: tuple[float, float]) -> None:
@@ -146,18 +156,6 @@ def _window(cell_mm: tuple[float, float]) -> tuple[int, int]:
     """Rows and columns of the window that reaches `REACH_MM` from its middle."""
     rows, columns = (2 * round(REACH_MM / step) + 1 for step in cell_mm)
     return rows, columns
-
-
-def _large_parts(mask: NDArray[np.bool_], min_cells: float) -> NDArray[np.bool_]:
-    """The connected parts of a mask that have at least a number of cells."""
-    kept = np.zeros_like(mask)
-    if mask.any():
-        box = mask_box(mask)
-        parts, count = ndimage.label(mask[box.index], np.ones((3, 3, 3)))
-        large = part_sizes(parts, count) >= min_cells
-        large[0] = False
-        kept[box.index] = large[parts]
-    return kept
 
 
 def _consolidated(prediction: Prediction, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:

