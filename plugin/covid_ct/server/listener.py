@@ -47,7 +47,7 @@ class Listener(threading.Thread):
         stable_age: float,
         log: Callable[[str], None],
     ) -> None:
-        super().__init__(name="covid-intake", daemon=True)
+        super().__init__(name="covid-listener", daemon=True)
         self._pacs = pacs
         self._intake = intake
         self._metrics = metrics
