@@ -40,6 +40,8 @@ MAX_SIDE = 512
 """Most rows and columns taken from the CT; every second (third, ...) pixel where it has more."""
 
 _QUALITIES = (85, 70, 50, 30)
+_BAND = 128
+"""Rows that are coloured at a time: what comes and goes with them stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
         draw = partial(_drawn, volume=volume, findings=findings, grid=grid, quality=quality)
         drawn = zip(grid.slices, in_parallel(draw, grid.slices, cores()), strict=True)
         captures = [
-            _capture(instance_of(common, uids, NAME, number, JPEGBaseline8Bit), volume, index, jpeg)
+            _capture(instance_of(common, uids, NAME, number), volume, index, jpeg)
             for number, (index, jpeg) in enumerate(drawn, start=1)
         ]
         if sum(len(capture.PixelData) for capture in captures) <= MAX_BYTES:
@@ -115,7 +117,9 @@ def _picture(volume: Volume, findings: Findings, grid: _Grid, index: int) -> NDA
     # Two columns wide, for colours have only half the columns in 4:2:2.
     edge = lung & ~(eroded(lung, 0, 1) & eroded(lung, 1, 2))
     classes = np.where(edge & (lesions == 0), np.uint8(LUNG_OUTLINE), lesions)
-    picture[:rows, :columns] = colored(in_lung_window(hu), classes)
+    for start in range(0, rows, _BAND):
+        band = slice(start, min(start + _BAND, rows))
+        picture[band, :columns] = colored(in_lung_window(hu[band]), classes[band])
     picture[rows:] = _legend(picture.shape[1])
     return picture
 
@@ -160,6 +164,7 @@ def _common(volume: Volume, uids: ResultUids, grid: _Grid) -> Dataset:
         modality="OT",
         series_number=9005,
         series_description="COVID-19 CT: overlay (research use only)",
+        transfer_syntax_uid=JPEGBaseline8Bit,
     )
     result.BodyPartExamined = "CHEST"
     result.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]

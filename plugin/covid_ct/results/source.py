@@ -116,6 +116,7 @@ def new_result(
     modality: str,
     series_number: int,
     series_description: str,
+    transfer_syntax_uid: UID = ExplicitVRLittleEndian,
 ) -> Dataset:
     """Result with the modules that all have in common: patient, study, series, equipment and SOP common.
 
@@ -131,11 +132,13 @@ def new_result(
     series_number: int
     series_description: str
         At most 64 characters.
+    transfer_syntax_uid: UID
+        One of Explicit VR Little Endian.
 
     Returns
     -------
     Dataset
-        With file meta information, in Explicit VR Little Endian, for `covid_ct.results.objects.write_result`.
+        With file meta information, for `covid_ct.results.objects.write_result`.
     """
     result = Dataset()
     result.SpecificCharacterSet = _UTF_8
@@ -152,12 +155,19 @@ def new_result(
     result.SeriesDate, result.SeriesTime = content_date_time(header)
     result.ContentDate, result.ContentTime = result.SeriesDate, result.SeriesTime
     result.SOPClassUID = sop_class_uid
-    _number(result, uids, role, 1, ExplicitVRLittleEndian)
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = sop_class_uid
+    meta.TransferSyntaxUID = transfer_syntax_uid
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = f"COVIDCT_{__version__}"
+    result.file_meta = meta
+    _number(result, uids, role, 1)
     return result
 
 
-def instance_of(common: Dataset, uids: ResultUids, role: str, number: int, transfer_syntax_uid: UID) -> Dataset:
-    """Another instance of a result's series, with all its attributes but number, UID and file meta information.
+def instance_of(common: Dataset, uids: ResultUids, role: str, number: int) -> Dataset:
+    """Another instance of a result's series, with all its attributes but number and UID.
 
     Parameters
     ----------
@@ -167,32 +177,24 @@ def instance_of(common: Dataset, uids: ResultUids, role: str, number: int, trans
     role: str
     number: int
         Its InstanceNumber.
-    transfer_syntax_uid: UID
 
     Returns
     -------
     Dataset
     """
-    result = Dataset()
-    result.update(common)
+    result = Dataset(dict(common.items()))
+    result.file_meta = FileMetaDataset(dict(common.file_meta.items()))
     # The elements are shared, and setting an attribute that is there would change it in all instances.
-    del result.InstanceNumber, result.SOPInstanceUID
-    _number(result, uids, role, number, transfer_syntax_uid)
+    del result.InstanceNumber, result.SOPInstanceUID, result.file_meta.MediaStorageSOPInstanceUID
+    _number(result, uids, role, number)
     return result
 
 
-def _number(result: Dataset, uids: ResultUids, role: str, number: int, transfer_syntax_uid: UID) -> None:
-    """Give an instance its number, its UID and file meta information that names us, whichever library writes it."""
+def _number(result: Dataset, uids: ResultUids, role: str, number: int) -> None:
+    """Give an instance its number and its UID."""
     result.InstanceNumber = number
     result.SOPInstanceUID = uids.derive(role, "instance", str(number))
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = result.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
-    meta.TransferSyntaxUID = transfer_syntax_uid
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = f"COVIDCT_{__version__}"
-    result.file_meta = meta
+    result.file_meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
 
 
 def copy_identity(header: Dataset, result: Dataset) -> None:
