@@ -76,19 +76,19 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
         of the CT and the CT image that each shows. Below each picture lie a legend and what it is not for.
     """
     grid = _grid(volume, findings)
-    common = _common(volume, uids, grid)
-    captures: list[Dataset] = []
+    jpegs: list[bytes] = []
     for quality in _QUALITIES:
         # Drawn anew for each quality, which is hardly ever asked, rather than all kept.
         draw = partial(_drawn, volume=volume, findings=findings, grid=grid, quality=quality)
-        drawn = zip(grid.slices, in_parallel(draw, grid.slices, cores()), strict=True)
-        captures = [
-            _capture(instance_of(common, uids, NAME, number), volume, index, jpeg)
-            for number, (index, jpeg) in enumerate(drawn, start=1)
-        ]
-        if sum(len(capture.PixelData) for capture in captures) <= MAX_BYTES:
+        # All before the first attribute is set: that holds Python's lock, for which pictures would wait many times.
+        jpegs = list(in_parallel(draw, grid.slices, cores()))
+        if sum(map(len, jpegs)) <= MAX_BYTES:
             break
-    return captures
+    common = _common(volume, uids, grid)
+    return [
+        _capture(instance_of(common, uids, NAME, number), volume, index, jpeg)
+        for number, (index, jpeg) in enumerate(zip(grid.slices, jpegs, strict=True), start=1)
+    ]
 
 
 def _grid(volume: Volume, findings: Findings) -> _Grid:
