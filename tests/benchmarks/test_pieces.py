@@ -63,7 +63,7 @@ def test_throughput():
 
 @pytest.mark.skipif(not peers.PYTHON.exists(), reason="make benchmark installs the peers")
 def test_peers():
-    found = peers.measure(phantom_series(SLICES, MATRIX), lung_slices=1, windows=1, filters=4)
+    found = peers.measure(phantom_series(SLICES, MATRIX), lung_slices=1, windows=1, filters=8)
     assert {"lungs: lungmask R231", "lesions: SegResNet"} <= {step["name"] for step in found["steps"]}
 
 
