@@ -116,7 +116,8 @@ def _picture(volume: Volume, findings: Findings, grid: _Grid, index: int) -> NDA
     lung = lungs > 0
     # Two columns wide, for colours have only half the columns in 4:2:2.
     edge = lung & ~(eroded(lung, 0, 1) & eroded(lung, 1, 2))
-    classes = np.where(edge & (lesions == 0), np.uint8(LUNG_OUTLINE), lesions)
+    classes = lesions.copy()
+    classes[edge & (lesions == 0)] = LUNG_OUTLINE
     for start in range(0, rows, _BAND):
         band = slice(start, min(start + _BAND, rows))
         picture[band, :columns] = colored(in_lung_window(hu[band]), classes[band])
