@@ -1,7 +1,7 @@
 """Datasets as bytes in Explicit VR Little Endian.
 
-pydicom's own writer looks for ambiguous VRs anew at each level of nesting: it takes nine times longer for a report, and a
-millisecond for each item of a frame.
+pydicom's own writer looks for ambiguous VRs anew at each level of nesting: it takes nine times longer for a report, and
+a millisecond for each item of a frame.
 """
 
 import struct
