@@ -1,5 +1,6 @@
 """Augmentation: HU volumes, 8-bit windows, equalised and noisy pictures, sharp and thick slices as one domain."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,7 +164,9 @@ def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[T
     sparse = lungs[..., ::4, ::4]
     ranked = torch.where(sparse, pattern[..., ::4, ::4], torch.tensor(-9.0)).flatten(1)
     inside = sparse.flatten(1).sum(1).clamp(min=1)
-    share = uniform(random, count, 0.02, 0.45)
+    # Most leave more than half of the lung; in some slices nearly all is grey, as in the lowest ones.
+    most = torch.rand(count, generator=random) < 0.25
+    share = torch.where(most, uniform(random, count, 0.45, 0.85), uniform(random, count, 0.02, 0.45))
     ordered = ranked.sort(dim=1, descending=True).values
     threshold = ordered.gather(1, (inside * share).long().clamp(max=ordered.shape[1] - 1)[:, None])[:, :, None, None]
     soft = torch.sigmoid((pattern - threshold) * uniform(random, count, 4, 25)[:, None, None, None])
@@ -180,6 +183,45 @@ def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[T
     visible = functional.max_pool2d(functional.avg_pool2d(visible.float(), 3, 1, 1).gt(0.5).float(), 3, 1, 1).bool()
     visible &= (strength > 0.5) & lungs
     return opaque, torch.where(visible, 1 + dense.long(), 0)[:, 0]
+
+
+def add_domes(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Put the domes of the diaphragm, sharp or blurred by breathing, where lung was: what is left lies at the back.
+
+    Parameters
+    ----------
+    hu: Tensor
+        Shape (images, 1, rows, columns).
+    lungs: Tensor
+        Same shape, true where lung is known.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Images, and where (images, rows, columns) lung became liver, spleen or heart.
+    """
+    count, size = len(hu), (hu.shape[-2], hu.shape[-1])
+    sparse = lungs[..., ::4, ::4]
+    depth = functional.avg_pool2d(functional.avg_pool2d(lungs.float(), 4), 9, 1, 4)
+    rows, columns = (torch.linspace(-1, 1, length // 4) for length in size)
+    pattern = 1.5 * depth + uniform(random, count, 0.08, 0.25)[:, None, None, None] * _smooth_noise(
+        count, 7, (size[0] // 4, size[1] // 4), random
+    )
+    pattern = pattern - uniform(random, count, 0.2, 1.4)[:, None, None, None] * rows[None, None, :, None]
+    # One dome stands higher than the other.
+    pattern = pattern + uniform(random, count, -0.5, 0.5)[:, None, None, None] * columns[None, None, None]
+    ordered = torch.where(sparse, pattern, torch.tensor(-9.0)).flatten(1).sort(dim=1, descending=True).values
+    inside = sparse.flatten(1).sum(1).clamp(min=1)
+    share = 1 - (1 - uniform(random, count, 0.0, 0.97)).square()
+    place = (inside * share).long().clamp(max=ordered.shape[1] - 1)
+    threshold = ordered.gather(1, place[:, None])[:, :, None, None]
+    pattern = functional.interpolate(pattern - threshold, size=size, mode="bicubic", align_corners=False)
+    sharpness = torch.exp(uniform(random, count, math.log(6), math.log(80)))[:, None, None, None]
+    edges = functional.max_pool2d(lungs.float(), 3, 1, 1)
+    strength = torch.sigmoid(pattern * sharpness) * edges
+    tissue = uniform(random, count, -20, 90)[:, None, None, None] + 12 * _smooth_noise(count, 24, size, random)
+    tissue = tissue + uniform(random, count, 0, 45)[:, None, None, None] * torch.randn(hu.shape, generator=random)
+    return hu + strength * (tissue - hu), ((strength > 0.5) & lungs)[:, 0]
 
 
 def vary_intensities(hu: Tensor, random: torch.Generator) -> Tensor:

@@ -85,6 +85,11 @@ class UNet(nn.Module):
         return functional.pixel_shuffle(self.blocks(image), 2)
 
 
+def cut_at(network: UNet, threshold: float) -> None:
+    """Shift a network's logits so that its foreground has a probability of one half where it had a threshold."""
+    network.state_dict()["head.bias"][:4] += math.log(threshold / (1.0 - threshold))
+
+
 class OneForeground(nn.Module):
     """A segmentation network whose foreground classes are taken together: one logit for each pixel.
 

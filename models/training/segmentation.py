@@ -15,13 +15,28 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from covid_ct.parallel import cores
-from models.training.augment import Geometry, add_opacities, equalise, move, swap_sides, vary_intensities
+from models.training.augment import (
+    Geometry,
+    add_domes,
+    add_opacities,
+    equalise,
+    move,
+    swap_sides,
+    uniform,
+    vary_intensities,
+)
 from models.training.data import EITHER, IGNORED, Slices, regions
 
 SEED = 20200211
 BATCH = 16
 THREADS = min(2, cores())
 """Each takes a part of every batch; less than eight images are too few to normalise by."""
+
+SMALL = 200
+"""Slices with fewer pixels of lung than this are not drawn more often still."""
+
+THICKEST = 4
+"""Slices are mixed with neighbours that are up to so many slices away."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +58,8 @@ class Recipe:
         Largest learning rate.
     opacities: float
         Part of the images without own lesions that get made-up ones.
+    domes: float
+        Part of the images with known lungs that get made-up domes of the diaphragm.
     """
 
     role: str
@@ -51,6 +68,7 @@ class Recipe:
     steps: int
     rate: float = 3e-3
     opacities: float = 0.3
+    domes: float = 0.0
 
 
 class Pool:
@@ -71,6 +89,8 @@ class Pool:
         Whether the images have lesions of their own already.
     favour_small: bool
         Whether slices with little lung (the domes of the diaphragm, the tips) are drawn more often.
+    thickened: float
+        Part of the images that are mixed with a neighbour, as thick slices and breathing do.
     """
 
     def __init__(
@@ -83,10 +103,12 @@ class Pool:
         by_patient: bool = False,
         own_lesions: bool = False,
         favour_small: bool = False,
+        thickened: float = 0.0,
     ) -> None:
         area = np.count_nonzero(slices.lungs, axis=(1, 2)).astype(np.float32)
-        self.weights = torch.from_numpy(np.clip(area, 400, None) ** (-0.5 if favour_small else 0.0))
-        self.share, self.equalised, self.own_lesions = share, equalised, own_lesions
+        self.weights = torch.from_numpy(np.clip(area, SMALL, None) ** (-0.6 if favour_small else 0.0))
+        self.share, self.equalised, self.own_lesions, self.thickened = share, equalised, own_lesions, thickened
+        self.patients = torch.from_numpy(slices.patients)
         self.hu = torch.from_numpy(slices.hu)
         self.other = torch.from_numpy(np.stack([equalise(image) for image in slices.hu])) if equalised else self.hu
         self.labels = torch.from_numpy(np.stack([slices.lungs, slices.lesions], axis=1))
@@ -99,9 +121,17 @@ class Pool:
         """Images, labels (lungs and lesions), boxes, and which images may get made-up lesions."""
         index = torch.multinomial(self.weights, count, replacement=True, generator=random)
         other = torch.rand(count, generator=random) < self.equalised
-        hu = torch.where(other[:, None, None], self.other[index], self.hu[index])
+        hu = torch.where(other[:, None, None], self.other[index], self.hu[index]).float()
+        if self.thickened:
+            away = torch.randint(-THICKEST, THICKEST + 1, (count,), generator=random)
+            near = (index + away).clamp(0, len(self.hu) - 1)
+            near = torch.where(self.patients[near] == self.patients[index], near, index)
+            mixed = torch.rand(count, generator=random) < self.thickened
+            # Less than half, so that the labels stay those of the slice itself.
+            part = torch.where(mixed, uniform(random, count, 0.1, 0.45), 0.0)[:, None, None]
+            hu = hu.lerp(torch.where(other[:, None, None], self.other[near], self.hu[near]).float(), part)
         clean = torch.full((count,), not self.own_lesions)
-        return hu[:, None].float(), self.labels[index], self.boxes[index], clean
+        return hu[:, None], self.labels[index], self.boxes[index], clean
 
 
 class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
@@ -126,6 +156,10 @@ class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
         hu, labels, boxes, clean = (torch.cat(values) for values in zip(*parts, strict=True))
         hu, labels, mirrored = move(hu, labels, boxes, recipe.geometry, random)
         lungs, lesions = swap_sides(labels[:, 0], mirrored), labels[:, 1]
+        domed = (lungs != IGNORED).flatten(1).all(dim=1) & (torch.rand(len(hu), generator=random) < recipe.domes)
+        if domed.any():
+            hu[domed], gone = add_domes(hu[domed], (lungs[domed] > 0)[:, None], random)
+            lungs[domed] = torch.where(gone, 0, lungs[domed])
         chosen = clean & (torch.rand(len(hu), generator=random) < recipe.opacities)
         if chosen.any():
             # Where labels say nothing of the middle, air tells lung (and airways, which are small).
@@ -153,7 +187,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     # Over the batch and over each image, so that neither large nor small lesions rule.
     dice = (2 * overlap.sum() + 1) / (total.sum() + 1)
     each = ((2 * overlap + 20) / (total + 20)).mean()
-    return entropy + 0.5 * (1 - dice) + 0.5 * (1 - each)
+    return entropy + 0.25 * (1 - dice) + 0.75 * (1 - each)
 
 
 def _twin(network: nn.Module) -> nn.Module:
@@ -202,7 +236,7 @@ def train(
         schedule.step()
         progress.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
         with torch.no_grad():
-            keep = min(0.995, step / (step + 10))
+            keep = min(0.998, step / (step + 10))
             for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
                 mean.copy_(mean.lerp(value, 1 - keep) if mean.is_floating_point() else value)
         if (step + 1) % max(1, recipe.steps // 2) == 0:
