@@ -8,7 +8,6 @@ from pydicom import Dataset
 
 from covid_ct.analysis.findings import Findings
 from covid_ct.results import encapsulated_pdf, measurement_report, overlay
-from covid_ct.results.explicit_vr import part_10
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -86,5 +85,4 @@ def write_result(dataset: Dataset, path: Path) -> None:
     OSError
         Raised if the file cannot be written.
     """
-    with path.open("wb") as file:
-        file.writelines(part_10(dataset))
+    dataset.save_as(path, enforce_file_format=True)

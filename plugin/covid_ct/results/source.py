@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset, config
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
@@ -140,7 +141,7 @@ def new_result(
     Dataset
         With file meta information, for `covid_ct.results.objects.write_result`.
     """
-    result = Dataset()
+    result = _written_as_it_is(Dataset())
     result.SpecificCharacterSet = _UTF_8
     copy_identity(header, result)
     result.StudyInstanceUID = header.StudyInstanceUID
@@ -182,11 +183,17 @@ def instance_of(common: Dataset, uids: ResultUids, role: str, number: int) -> Da
     -------
     Dataset
     """
-    result = Dataset(dict(common.items()))
+    result = _written_as_it_is(Dataset(dict(common.items())))
     result.file_meta = FileMetaDataset(dict(common.file_meta.items()))
     # The elements are shared, and setting an attribute that is there would change it in all instances.
     del result.InstanceNumber, result.SOPInstanceUID, result.file_meta.MediaStorageSOPInstanceUID
     _number(result, uids, role, number)
+    return result
+
+
+def _written_as_it_is(result: Dataset) -> Dataset:
+    """Have pydicom write sequences that are encoded already without parsing them on the way."""
+    result.set_original_encoding(False, True, convert_encodings(_UTF_8))
     return result
 
 
