@@ -24,7 +24,7 @@ from covid_ct.server.pacs import NotFoundError, Pacs
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
 
-NICENESS = 10
+NICENESS = 5
 """How far a worker stands back behind Orthanc's own threads where cores are short.
 
 Linux keeps it for each thread, and the threads that one starts inherit it (sched(7), "The nice value").
