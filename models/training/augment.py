@@ -138,6 +138,13 @@ def _smooth_noise(count: int, cells: int, size: tuple[int, int], random: torch.G
     return functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)
 
 
+def _exceeded_by(share: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
+    """What a share, shape (images,), of a mask's pixels exceeds in a pattern, shape (images, 1, 1, 1)."""
+    ordered = torch.where(mask, pattern, torch.tensor(-9.0)).flatten(1).sort(dim=1, descending=True).values
+    place = (mask.flatten(1).sum(1).clamp(min=1) * share).long().clamp(max=ordered.shape[1] - 1)
+    return ordered.gather(1, place[:, None])[:, :, None, None]
+
+
 def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Lay made-up ground glass and consolidation into lungs.
 
@@ -162,13 +169,10 @@ def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[T
     depth = functional.interpolate(depth, size=size, mode="bilinear", align_corners=False)
     pattern = pattern - 1.2 * depth + 0.6 * torch.linspace(-1, 1, size[0])[None, None, :, None]
     sparse = lungs[..., ::4, ::4]
-    ranked = torch.where(sparse, pattern[..., ::4, ::4], torch.tensor(-9.0)).flatten(1)
-    inside = sparse.flatten(1).sum(1).clamp(min=1)
     # Most leave more than half of the lung; in some slices nearly all is grey, as in the lowest ones.
     most = torch.rand(count, generator=random) < 0.25
     share = torch.where(most, uniform(random, count, 0.45, 0.85), uniform(random, count, 0.02, 0.45))
-    ordered = ranked.sort(dim=1, descending=True).values
-    threshold = ordered.gather(1, (inside * share).long().clamp(max=ordered.shape[1] - 1)[:, None])[:, :, None, None]
+    threshold = _exceeded_by(share, pattern[..., ::4, ::4], sparse)
     soft = torch.sigmoid((pattern - threshold) * uniform(random, count, 4, 25)[:, None, None, None])
     strength = (soft * lungs).clamp(0, 1)
     texture = 60 * _smooth_noise(count, 48, size, random) + 40 * torch.randn(hu.shape, generator=random)
@@ -210,11 +214,8 @@ def add_domes(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tenso
     pattern = pattern - uniform(random, count, 0.2, 1.4)[:, None, None, None] * rows[None, None, :, None]
     # One dome stands higher than the other.
     pattern = pattern + uniform(random, count, -0.5, 0.5)[:, None, None, None] * columns[None, None, None]
-    ordered = torch.where(sparse, pattern, torch.tensor(-9.0)).flatten(1).sort(dim=1, descending=True).values
-    inside = sparse.flatten(1).sum(1).clamp(min=1)
     share = 1 - (1 - uniform(random, count, 0.0, 0.97)).square()
-    place = (inside * share).long().clamp(max=ordered.shape[1] - 1)
-    threshold = ordered.gather(1, place[:, None])[:, :, None, None]
+    threshold = _exceeded_by(share, pattern, sparse)
     pattern = functional.interpolate(pattern - threshold, size=size, mode="bicubic", align_corners=False)
     sharpness = torch.exp(uniform(random, count, math.log(6), math.log(80)))[:, None, None, None]
     edges = functional.max_pool2d(lungs.float(), 3, 1, 1)

@@ -18,8 +18,6 @@ HEAD = """# Performance
 Written by `make benchmark`, which measures all of it in one run, the peers beside us. Each section tells when it was
 measured and how busy the machine was before; parts that were run by themselves have times of their own. The CT is our
 own phantom in slices of 512 x 512; nothing here says how well anything is found, which is in the model cards.
-On 2026-11-23 the host took up to a fifth of the virtual machine's processor time in some minutes: a job of 300 slices
-took 4.3 to 6.6 s in calmer ones, and stretches without Python's lock came even where the plugin did nothing.
 
 **Machine**: {machine}.
 **Software**: {software}.
