@@ -70,6 +70,13 @@ def wait_for_job(server: OrthancServer, job_id: str, timeout_s: float = JOB_TIME
     raise AssertionError(f"The job did not end: {job}\n{server.log.read_text(errors='replace')[-3000:]}")
 
 
+def result_files(server: OrthancServer, job: dict[str, Any]) -> dict[str, bytes]:
+    """The results of a job that Orthanc holds, by their kind."""
+    return {
+        result["Kind"]: server.request("GET", f"/instances/{result['ID']}/file") for result in job["Content"]["Results"]
+    }
+
+
 def ended_in_order(server: OrthancServer) -> bool:
     """Whether a stopped Orthanc said its farewell and left without an error."""
     assert server.process is not None

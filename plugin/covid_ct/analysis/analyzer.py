@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -164,10 +165,11 @@ class Analyzer:
         trim_edge(lungs_view, lesions_view, hu, spacing[1])
         del prediction, lesion_map, grown
 
-        probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
-
+        with ThreadPoolExecutor(1, thread_name_prefix="covid-measuring") as beside:
+            measuring = beside.submit(measure, volume, lungs, lesions)
+            probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
         tick = ticker("measuring")
-        measurements = measure(volume, lungs, lesions)
+        measurements = measuring.result()
         oddities = (
             cut_off_warning(lungs_view, spacing[1] * spacing[2]),
             one_sided_warning(measurements.lung_volume_ml),

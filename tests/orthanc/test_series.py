@@ -1,0 +1,101 @@
+"""Series as they come to a real Orthanc: compressed, growing, beside others that cannot be analysed."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+
+from tests.orthanc.conftest import STABLE_AGE_S
+from tests.orthanc.driving import ORTHANC_ROOT, upload, wait_for_job, wait_for_jobs
+from tests.orthanc.series import coarse, encode, renamed, upload_images
+from tools.orthanc_server import OrthancServer
+
+
+@pytest.fixture(scope="module")
+def images(small_files: list[Path]) -> list[Dataset]:
+    return coarse(small_files)
+
+
+@pytest.fixture
+def node(tmp_path: Path, tiny_models: Path) -> Iterator[OrthancServer]:
+    """A server that analyses what comes, in no time."""
+    changes = {"StableAge": STABLE_AGE_S, "CovidCt": {"ModelsFolder": str(tiny_models)}}
+    with OrthancServer(tmp_path / "node", changes=changes, root=ORTHANC_ROOT) as started:
+        yield started
+
+
+def localizer(images: list[Dataset]) -> list[Dataset]:
+    spoilt = renamed(images, "localizer")
+    for image in spoilt:
+        image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    return spoilt
+
+
+def test_compressed_images_are_decoded_by_orthanc(node: OrthancServer, images: list[Dataset], tmp_path: Path) -> None:
+    """JPEG Lossless, made by DCMTK: the same findings as of the images before."""
+    compressed = []
+    for number, image in enumerate(renamed(images, "compressed")):
+        plain, lossless = tmp_path / f"{number}.dcm", tmp_path / f"{number}-jpeg.dcm"
+        plain.write_bytes(encode(image))
+        subprocess.run(["dcmcjpeg", "+e1", plain, lossless], check=True)
+        compressed.append(lossless)
+    series = [upload_images(node, renamed(images, "plain")), upload(node, compressed)]
+    findings = {job["Content"]["Series"]: job["Content"]["Findings"] for job in wait_for_jobs(node, 2)}
+    assert findings[series[0]]["lesion_volume_ml"]["total"] > 0
+    assert findings[series[0]] == findings[series[1]]
+
+
+def test_a_grown_series_is_analysed_anew_and_earlier_results_stay(node: OrthancServer, images: list[Dataset]) -> None:
+    grown = renamed(images, "grown")
+    series = upload_images(node, grown[:-2])
+    (first,) = wait_for_jobs(node, 1)
+    earlier = set(node.get("/instances"))
+    upload_images(node, grown[-2:])
+    jobs = {job["ID"]: job for job in wait_for_jobs(node, 2)}
+    assert len(jobs) == 2
+    assert {(job["State"], job["Content"]["Series"]) for job in jobs.values()} == {("Success", series)}
+    assert jobs[first["ID"]]["Content"]["Results"] == first["Content"]["Results"]
+    assert earlier < set(node.get("/instances"))
+
+
+def test_what_cannot_be_analysed_makes_no_job_unasked(node: OrthancServer, images: list[Dataset]) -> None:
+    upload_images(node, localizer(images))
+    gap = renamed(images, "gap")
+    upload_images(node, [*gap[:9], *gap[10:]])
+    good = upload_images(node, renamed(images, "good"))
+    (job,) = wait_for_jobs(node, 1)
+    assert (job["State"], job["Content"]["Series"]) == ("Success", good)
+    # Its own results have become stable by the time that another series has been analysed.
+    another = upload_images(node, renamed(images, "another"))
+    assert {job["Content"]["Series"] for job in wait_for_jobs(node, 2)} == {good, another}
+
+
+def test_a_study_makes_a_job_for_each_series_that_may_be_analysed(node: OrthancServer, images: list[Dataset]) -> None:
+    several = [renamed(images, "one"), renamed(images, "two"), localizer(images)]
+    for one in several:
+        for image in one:
+            image.StudyInstanceUID = several[0][0].StudyInstanceUID
+    series = [upload_images(node, one) for one in several]
+    study = node.get(f"/series/{series[0]}")["ParentStudy"]
+    asked = node.post("/covid/analyze", {"Study": study})
+    jobs = [wait_for_job(node, one["ID"]) for one in asked]
+    assert sorted(job["Content"]["Series"] for job in jobs) == sorted(series[:2])
+    assert {job["State"] for job in jobs} == {"Success"}
+
+
+def test_a_series_that_was_deleted_and_sent_again_gets_its_findings_back(
+    node: OrthancServer, images: list[Dataset]
+) -> None:
+    again = renamed(images, "again")
+    series = upload_images(node, again)
+    (job,) = wait_for_jobs(node, 1)
+    findings = node.get(f"/covid/series/{series}")
+    results = sorted(node.get("/instances"))
+    node.request("DELETE", f"/series/{series}")
+    upload_images(node, again)
+    assert node.post("/covid/analyze", {"Series": series})["ID"] == job["ID"]
+    wait_for_job(node, job["ID"])
+    assert node.get(f"/covid/series/{series}") == findings
+    assert sorted(node.get("/instances")) == results
