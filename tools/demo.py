@@ -40,9 +40,9 @@ def main() -> int:
 
 
 def _demonstrate(server: OrthancServer, ct: Path | None, once: bool, scratch: Path) -> int:
-    status = server.get("/covid/status")
-    if status["Analysis"] != "on":
-        raise OrthancError(status["Problem"])
+    plugin = server.get("/covid/status")
+    if plugin["Analysis"] != "on":
+        raise OrthancError(plugin["Problem"])
     truth = None
     if ct is None:
         print("Making a phantom: a thorax whose truth is known …", flush=True)
@@ -58,7 +58,9 @@ def _demonstrate(server: OrthancServer, ct: Path | None, once: bool, scratch: Pa
     if not once:
         print("Ctrl-C ends the demo and removes its storage.", flush=True)
         assert server.process is not None
-        server.process.wait()
+        if status := server.process.wait():
+            tail = server.log.read_text(errors="replace")[-2000:]
+            raise OrthancError(f"Orthanc ended by itself, with status {status}. The end of its log:\n{tail}")
     return 0
 
 
@@ -113,7 +115,10 @@ def _bar(percent: int, stage: str) -> None:
 def _describe(job: dict[str, Any], truth: PhantomTruth | None) -> str:
     findings = job["Content"]["Findings"]
     known = truth.to_dict() if truth else {}
-    lines = ["", f"{'':28}{'total':>10}{'right':>10}{'left':>10}" + ("     truth (total)" if truth else "")]
+    sides = ("total", "right", "left")
+    heading = "".join(f"{side:>10}" for side in sides)
+    lines = [""] + ([f"{'':28}{'measured':>30}{'truth':>30}"] if truth else [])
+    lines.append(f"{'':28}{heading}" + (heading if truth else ""))
     for key, name, unit, factor in (
         ("lung_volume_ml", "Lung volume", "ml", 1),
         ("lesion_volume_ml", "Lesion volume", "ml", 1),
@@ -121,9 +126,8 @@ def _describe(job: dict[str, Any], truth: PhantomTruth | None) -> str:
         ("ground_glass_volume_ml", "Ground glass", "ml", 1),
         ("consolidation_volume_ml", "Consolidation", "ml", 1),
     ):
-        values = "".join(f"{factor * findings[key][side]:10.1f}" for side in ("total", "right", "left"))
-        expected = f"{factor * known[key]['total']:18.1f}" if truth else ""
-        lines.append(f"{name + ' (' + unit + ')':28}{values}{expected}")
+        values = [factor * shown[key][side] for shown in (findings, known) if shown for side in sides]
+        lines.append(f"{name + ' (' + unit + ')':28}" + "".join(f"{value:10.1f}" for value in values))
     lines.append(f"{'COVID-19 probability':28}{findings['covid_probability']:10.2f}")
     lines += [f"Model: {model['role']} {model['name']} {model['version']}" for model in findings["models"]]
     lines += [f"Warning: {warning}" for warning in findings["warnings"]]

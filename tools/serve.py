@@ -6,21 +6,25 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer
+from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer, free_port
 
 
 def main() -> int:
-    """Command line; exit status 0 after Ctrl-C, 1 where Orthanc does not start."""
+    """Command line; exit status 0 after Ctrl-C, 1 where a port is taken or Orthanc does not start."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--http-port", type=int, default=8042)
-    parser.add_argument("--dicom-port", type=int, default=4242)
+    parser.add_argument("--http-port", type=int, help="default: 8042, or another where that is taken")
+    parser.add_argument("--dicom-port", type=int, help="default: 4242, or another where that is taken")
     parser.add_argument("--storage", type=Path, default=REPOSITORY / "build/serve/storage")
     arguments = parser.parse_args()
+    for port in filter(None, (arguments.http_port, arguments.dicom_port)):
+        if free_port(port) != port:
+            print(f"Port {port} is in use; end what listens there, or name another one.", file=sys.stderr)
+            return 1
     server = OrthancServer(
         REPOSITORY / "build/serve",
         storage=arguments.storage,
-        http_port=arguments.http_port,
-        dicom_port=arguments.dicom_port,
+        http_port=arguments.http_port or 8042,
+        dicom_port=arguments.dicom_port or 4242,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     try:

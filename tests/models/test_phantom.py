@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from covid_ct.analysis.analyzer import Analyzer
-from covid_ct.analysis.findings import Side
+from covid_ct.analysis.findings import LesionKind, Side
 from covid_ct.phantom import Lesions, PhantomOptions, make_phantom
 from tests.models.shipped import MODELS, volume_of
 
@@ -39,6 +39,12 @@ def test_volumes_and_ratio_are_the_truth(findings, phantom):
     assert measured.lung_volume_ml.total == pytest.approx(truth.lung_volume_ml(), rel=0.03)
     ratio = truth.lesion_volume_ml() / truth.lung_volume_ml()
     assert measured.lesion_to_lung_ratio.total == pytest.approx(ratio, abs=0.015)
+
+
+def test_consolidated_lung_is_lung(findings, phantom):
+    """Thresholds cut it away."""
+    consolidated = phantom.truth.lesions == LesionKind.CONSOLIDATION
+    assert np.count_nonzero(findings.lungs[consolidated]) > 0.9 * np.count_nonzero(consolidated) > 0
 
 
 def test_lesions_lie_where_they_are(findings, phantom):

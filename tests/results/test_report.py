@@ -164,6 +164,25 @@ def test_key_images_are_where_the_lesions_are(case: Case) -> None:
     assert area[shown].max() == area.max()
 
 
+def test_four_pictures_are_on_the_page_and_one_is_coronal(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "report.pdf"
+    path.write_bytes(case.results["report.pdf.dcm"].EncapsulatedDocument)
+    listed = subprocess.run(["pdfimages", "-list", path], check=True, capture_output=True, text=True).stdout
+    assert sum(line.split()[2] == "image" for line in listed.splitlines()[2:]) == 4
+    assert "Coronal, where the area of lesion is largest" in text_of(path.read_bytes())
+
+
+def test_the_coronal_plane_is_seen_from_the_front_head_up(case: Case) -> None:
+    plane = StandardView(case.volume, case.findings).coronal()
+    lesions = case.volume.to_lps(case.findings.lesions)
+    # Lesions lie at the back of the right lung, which is on the picture's left, up to 60 % of its height from below.
+    rows, columns = np.nonzero(plane.lesions)
+    assert plane.lesions.shape[0] - 1 - rows.max() < rows.min()
+    assert columns.mean() < plane.lesions.shape[1] / 2
+    assert np.count_nonzero(plane.lesions) == np.count_nonzero(lesions, axis=(0, 2)).max()
+    assert np.array_equal(plane.lesions[plane.lesions > 0], lesions[::-1, plane.index][lesions[::-1, plane.index] > 0])
+
+
 def test_a_single_slice_of_lesion_is_shown_between_others() -> None:
     case = make_case(Geometry(), ground_glass=False, consolidation=False)
     case.findings.lesions[17, 40:60, 20:40] = LesionKind.GROUND_GLASS

@@ -1,10 +1,17 @@
 """The README's commands, as a person types them."""
 
 import json
+import os
+import re
+import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 
+import pytest
+
 from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
+from tools.orthanc_server import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -16,9 +23,56 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_demo_prints_truth_beside_measurement_and_ends() -> None:
     done = run("make", "demo", "ARGS=--once")
     assert done.returncode == 0, done.stderr
-    for word in ("Lung volume (ml)", "truth", "COVID-19 probability", "lesions.seg", "report", "/app/explorer.html"):
+    for word in ("measured", "truth", "COVID-19 probability", "lesions.seg", "report", "/app/explorer.html"):
         assert word in done.stdout
+    for name, nearness in (("Lung volume (ml)", {"rel": 0.03}), ("Lesion to lung (%)", {"abs": 1.5})):
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith(name))
+        numbers = [float(number) for number in line.removeprefix(name).split()]
+        assert numbers[:3] == pytest.approx(numbers[3:], **nearness), name
     assert "For research and teaching use only. Not for diagnosis." in done.stdout
+
+
+def test_demo_shows_how_far_it_is_and_stays_up_until_it_is_interrupted(tmp_path: Path) -> None:
+    write_folder(make_phantom(PhantomOptions(slices=40, spacing_mm=6.0, thickness_mm=6.0)), tmp_path)
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        ["make", "demo", f"CT={tmp_path}"], cwd=REPOSITORY, stdout=its, stderr=its, start_new_session=True
+    ) as demo:
+        os.close(its)
+        shown = ""
+        while "Ctrl-C ends the demo" not in shown:
+            shown += os.read(ours, 4096).decode()
+        assert re.search(r"\[#+ *\] +\d+ %", shown)
+        assert "took" in shown
+        assert demo.poll() is None
+        os.killpg(demo.pid, signal.SIGINT)
+        assert demo.wait(60) in (0, 2, 130, -signal.SIGINT), "make itself tells of the interruption"
+    os.close(ours)
+
+
+def test_serve_takes_ports_and_storage_and_keeps_the_images(tmp_path: Path) -> None:
+    (image, *_) = write_folder(
+        make_phantom(PhantomOptions(slices=4, spacing_mm=8.0, thickness_mm=8.0)), tmp_path / "ct"
+    )
+    http, dicom = free_port(), free_port()
+    command = ["make", "serve", f"HTTP_PORT={http}", f"DICOM_PORT={dicom}", f"STORAGE={tmp_path / 'storage'}"]
+    for start in range(2):
+        with subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as serve:
+            assert serve.stdout is not None
+            assert f"http://127.0.0.1:{http}/app/explorer.html" in serve.stdout.readline()
+            with urllib.request.urlopen(f"http://127.0.0.1:{http}/instances") as answer:
+                assert len(json.load(answer)) == start
+            if start == 0:
+                taken = run(*command)
+                assert taken.returncode != 0
+                assert f"Port {http} is in use" in taken.stderr
+                send = ["storescu", "-aec", "ORTHANC", "127.0.0.1", str(dicom), str(image)]
+                subprocess.run(send, check=True, capture_output=True)
+            os.killpg(serve.pid, signal.SIGINT)
+            serve.wait(60)
+    assert any((tmp_path / "storage").iterdir())
 
 
 def test_demo_says_why_a_folder_cannot_be_analysed(tmp_path: Path) -> None:
