@@ -77,13 +77,15 @@ audit: .venv/test-ready ## look for known weaknesses: bandit in our code, pip-au
 reliability: test test-slow ## try all faults, and rewrite their table in docs/reliability.md
 	@$(PYTHON) -m tests.orthanc.faults
 
+# pip as it would run in the base image, but that nothing is installed.
+IMAGE_PIP = $(PIP) install --dry-run --ignore-installed --target build/gpu --python-version 3.13 --only-binary=:all: \
+	$(addprefix --platform ,manylinux_2_34_x86_64 manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux_2_5_x86_64 manylinux1_x86_64)
 .PHONY: check-dockerfile
 check-dockerfile: .venv/test-ready ## lint the Dockerfile and resolve its Python packages
 	@.venv/bin/hadolint Dockerfile
 	@mkdir -p build && grep -v tensorrt requirements-gpu.txt > build/gpu.txt && cp requirements-base.txt build/
-	@$(PIP) install --dry-run --ignore-installed --target build/gpu --python-version 3.13 --only-binary=:all: \
-		$(addprefix --platform ,manylinux_2_34_x86_64 manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux_2_5_x86_64 manylinux1_x86_64) \
-		-r build/gpu.txt
+	@$(IMAGE_PIP) -r build/gpu.txt
+	@$(IMAGE_PIP) --no-deps -r requirements-no-deps.txt
 
 .PHONY: test-viewers
 test-viewers: build/viewers/ready ## open the results with dcmqi, 3D Slicer's libraries, OHIF, DICOMweb and DIMSE (CI: ARGS="-m 'not whole_matrix'")
