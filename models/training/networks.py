@@ -99,20 +99,17 @@ class OneForeground(nn.Module):
     Parameters
     ----------
     segmenter: UNet
-    threshold: float
-        Probability of the foreground that becomes one half, where masks are cut.
     """
 
-    def __init__(self, segmenter: UNet, threshold: float) -> None:
+    def __init__(self, segmenter: UNet) -> None:
         super().__init__()
         self.segmenter = segmenter
-        self.shift = math.log(threshold / (1.0 - threshold))
 
     def forward(self, image: Tensor) -> Tensor:
         background, one, other = self.segmenter.blocks(image).split(4, dim=1)
         larger = torch.maximum(one, other)
         foreground = larger + ((one - larger).exp() + (other - larger).exp()).log()
-        return functional.pixel_shuffle(foreground - background - self.shift, 2)
+        return functional.pixel_shuffle(foreground - background, 2)
 
 
 class Classifier(nn.Module):

@@ -214,8 +214,9 @@ def publish(recipe: Recipe, folder: Path, models: Path) -> None:
     if recipe.role == "lungs":
         cut_at(network, LUNG_THRESHOLD)
     else:
+        cut_at(network, LESION_THRESHOLD)
         # The kinds of lesion are told better by density (see the card), which the analysis does for one class.
-        shipped = OneForeground(network, LESION_THRESHOLD)
+        shipped = OneForeground(network)
     export(shipped, recipe.geometry.size, target / "model.onnx")
     quantise(target / "model.onnx", representative(recipe, folder))
 

@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training needs PyTorch")
 
 from models.training.augment import add_domes  # noqa: E402
-from models.training.networks import UNet, cut_at  # noqa: E402
+from models.training.networks import OneForeground, UNet, cut_at  # noqa: E402
 
 LUNG_HU, MUSCLE_HU = -850.0, 40.0
 
@@ -45,3 +45,4 @@ def test_a_threshold_becomes_one_half():
     certain = (before - threshold).abs() > 1e-4
     assert certain.any()
     assert torch.equal(after[certain] > 0.5, before[certain] > threshold)
+    assert torch.allclose(torch.sigmoid(OneForeground(network)(image))[:, 0], after, atol=1e-5)

@@ -55,7 +55,8 @@ def test_serve_takes_ports_and_storage_and_keeps_the_images(tmp_path: Path) -> N
         make_phantom(PhantomOptions(slices=4, spacing_mm=8.0, thickness_mm=8.0)), tmp_path / "ct"
     )
     http, dicom = free_port(), free_port()
-    command = ["make", "serve", f"HTTP_PORT={http}", f"DICOM_PORT={dicom}", f"STORAGE={tmp_path / 'storage'}"]
+    chosen = [f"HTTP_PORT={http}", f"DICOM_PORT={dicom}", f"STORAGE={tmp_path / 'storage'}"]
+    command = ["make", "--no-print-directory", "serve", *chosen]
     for start in range(2):
         with subprocess.Popen(
             command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
