@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -165,11 +164,10 @@ class Analyzer:
         trim_edge(lungs_view, lesions_view, hu, spacing[1])
         del prediction, lesion_map, grown
 
-        with ThreadPoolExecutor(1, thread_name_prefix="covid-measuring") as beside:
-            measuring = beside.submit(measure, volume, lungs, lesions)
-            probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
+        probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
+
         tick = ticker("measuring")
-        measurements = measuring.result()
+        measurements = measure(volume, lungs, lesions)
         oddities = (
             cut_off_warning(lungs_view, spacing[1] * spacing[2]),
             one_sided_warning(measurements.lung_volume_ml),

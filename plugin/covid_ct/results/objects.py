@@ -1,15 +1,12 @@
 """All results of one analysis, in a fixed order, and how they become files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import Findings
-from covid_ct.parallel import cores, in_parallel
 from covid_ct.results import encapsulated_pdf, measurement_report, overlay
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
@@ -58,17 +55,15 @@ def build_results(
         settings or {},
     )
     models = {model.role: model for model in findings.models}
-    makers: list[Callable[[], Any]] = [
-        partial(overlay.overlay_series, volume, findings, uids),
-        partial(segmentation, volume, findings.lungs, LUNGS, models["lungs"], uids),
-        partial(segmentation, volume, findings.lesions, LESIONS, models["lesions"], uids),
-        partial(encapsulated_pdf.encapsulated_report, volume, findings, uids),
-    ]
-    pictures, lungs, lesions, report = in_parallel(lambda make: make(), makers, cores())
-    present = {kind.name: dataset for kind, dataset in ((LUNGS, lungs), (LESIONS, lesions)) if dataset is not None}
+    segmentations = {
+        LUNGS.name: segmentation(volume, findings.lungs, LUNGS, models["lungs"], uids),
+        LESIONS.name: segmentation(volume, findings.lesions, LESIONS, models["lesions"], uids),
+    }
+    present = {name: dataset for name, dataset in segmentations.items() if dataset is not None}
+    pictures = overlay.overlay_series(volume, findings, uids)
     named = {
         **present,
-        encapsulated_pdf.NAME: report,
+        encapsulated_pdf.NAME: encapsulated_pdf.encapsulated_report(volume, findings, uids),
         measurement_report.NAME: measurement_report.measurement_report(volume, findings, list(present.values()), uids),
         **{f"{overlay.NAME}.{picture.InstanceNumber:02}": picture for picture in pictures},
     }

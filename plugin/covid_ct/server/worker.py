@@ -13,7 +13,6 @@ from typing import Any
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
-from covid_ct.parallel import in_parallel
 from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
@@ -30,9 +29,6 @@ NICENESS = 5
 
 Linux keeps it for each thread, and the threads that one starts inherit it (sched(7), "The nice value").
 """
-
-SYNCS_AT_ONCE = 8
-"""Files that are written through to the disk at the same time."""
 
 TROUBLE_S = 10.0
 """Pause of a worker after its database failed, in seconds."""
@@ -74,10 +70,8 @@ class Outbox:
         unfinished.mkdir(parents=True)
         try:
             yield unfinished
-            # Side by side: the disk takes several at once.
-            for _ in in_parallel(_sync, unfinished.iterdir(), SYNCS_AT_ONCE):
-                pass
-            _sync(unfinished)
+            for path in (*unfinished.iterdir(), unfinished):
+                _sync(path)
             unfinished.rename(self.of(job_id))
         finally:
             # Nothing is left of it in order; after a failure it may be what fills the disk.
