@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from tests.orthanc.conftest import STABLE_AGE_S
 from tests.orthanc.driving import ORTHANC_ROOT, upload, wait_for_job, wait_for_jobs
 from tests.orthanc.series import coarse, encode, renamed, upload_images
 from tools.orthanc_server import OrthancServer
@@ -21,7 +20,8 @@ def images(small_files: list[Path]) -> list[Dataset]:
 @pytest.fixture
 def node(tmp_path: Path, tiny_models: Path) -> Iterator[OrthancServer]:
     """A server that analyses what comes, in no time."""
-    changes = {"StableAge": STABLE_AGE_S, "CovidCt": {"ModelsFolder": str(tiny_models)}}
+    # Longer than any pause between two images on a busy machine: a series in parts would be another job.
+    changes = {"StableAge": 3, "CovidCt": {"ModelsFolder": str(tiny_models)}}
     with OrthancServer(tmp_path / "node", changes=changes, root=ORTHANC_ROOT) as started:
         yield started
 

@@ -6,7 +6,10 @@ import re
 import signal
 import subprocess
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,25 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+
+
+@contextmanager
+def running(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that stays up, and all that it started, until the block ends."""
+    with subprocess.Popen(
+        ["make", "--no-print-directory", *command], cwd=REPOSITORY, text=True, start_new_session=True, **options
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C; make itself then tells of the interruption."""
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) in (0, 2, 130, -signal.SIGINT)
 
 
 def test_demo_prints_truth_beside_measurement_and_ends() -> None:
@@ -35,9 +57,7 @@ def test_demo_prints_truth_beside_measurement_and_ends() -> None:
 def test_demo_shows_how_far_it_is_and_stays_up_until_it_is_interrupted(tmp_path: Path) -> None:
     write_folder(make_phantom(PhantomOptions(slices=40, spacing_mm=6.0, thickness_mm=6.0)), tmp_path)
     ours, its = os.openpty()
-    with subprocess.Popen(
-        ["make", "demo", f"CT={tmp_path}"], cwd=REPOSITORY, stdout=its, stderr=its, start_new_session=True
-    ) as demo:
+    with running("demo", f"CT={tmp_path}", stdout=its, stderr=its) as demo:
         os.close(its)
         shown = ""
         while "Ctrl-C ends the demo" not in shown:
@@ -45,8 +65,7 @@ def test_demo_shows_how_far_it_is_and_stays_up_until_it_is_interrupted(tmp_path:
         assert re.search(r"\[#+ *\] +\d+ %", shown)
         assert "took" in shown
         assert demo.poll() is None
-        os.killpg(demo.pid, signal.SIGINT)
-        assert demo.wait(60) in (0, 2, 130, -signal.SIGINT), "make itself tells of the interruption"
+        interrupt(demo)
     os.close(ours)
 
 
@@ -56,23 +75,19 @@ def test_serve_takes_ports_and_storage_and_keeps_the_images(tmp_path: Path) -> N
     )
     http, dicom = free_port(), free_port()
     chosen = [f"HTTP_PORT={http}", f"DICOM_PORT={dicom}", f"STORAGE={tmp_path / 'storage'}"]
-    command = ["make", "--no-print-directory", "serve", *chosen]
     for start in range(2):
-        with subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
-        ) as serve:
+        with running("serve", *chosen, stdout=subprocess.PIPE) as serve:
             assert serve.stdout is not None
             assert f"http://127.0.0.1:{http}/app/explorer.html" in serve.stdout.readline()
             with urllib.request.urlopen(f"http://127.0.0.1:{http}/instances") as answer:
                 assert len(json.load(answer)) == start
             if start == 0:
-                taken = run(*command)
+                taken = run("make", "serve", *chosen)
                 assert taken.returncode != 0
                 assert f"Port {http} is in use" in taken.stderr
                 send = ["storescu", "-aec", "ORTHANC", "127.0.0.1", str(dicom), str(image)]
                 subprocess.run(send, check=True, capture_output=True)
-            os.killpg(serve.pid, signal.SIGINT)
-            serve.wait(60)
+            interrupt(serve)
     assert any((tmp_path / "storage").iterdir())
 
 
