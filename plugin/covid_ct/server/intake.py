@@ -174,11 +174,11 @@ class Intake:
         if known is None:
             self.log(f"Job {new.id}: series {record.id} accepted ({trigger})")
             return self.jobs.add(new)
+        if trigger != Trigger.REST:
+            return known
         lost = known.state == State.SUCCESS and not (
             self.pacs.has_instances([item["ID"] for item in known.results]) and self.pacs.findings(record.id)
         )
-        # By now its headers may be analysed: the rules have changed since they were not.
-        allowed = known.refused and known.attempts == 0
-        failed = known.state == State.FAILURE and not known.refused
-        again = trigger == Trigger.REST and (lost or allowed or failed)
-        return self.jobs.requeue(known.id) if again else known
+        # What was refused by its headers passes them now: the rules have changed since.
+        failed = known.state == State.FAILURE and (not known.refused or known.attempts == 0)
+        return self.jobs.requeue(known.id) if lost or failed else known
