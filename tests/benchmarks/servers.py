@@ -156,14 +156,14 @@ class WatchedServer:
 
 
 def _until(look: Callable[[], list[dict[str, Any] | None]]) -> list[dict[str, Any]]:
-    """Look again and again until all that is looked for is there."""
+    """Look twice a second until all that is looked for is there; looking takes Python's lock from the job."""
     end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
         looked = look()
         found = [job for job in looked if job is not None]
         if len(found) == len(looked):
             return found
-        time.sleep(0.1)
+        time.sleep(0.5)
     raise AssertionError(f"The jobs did not end within {TIMEOUT_S:.0f} s.")
 
 

@@ -47,10 +47,24 @@ def test_the_oldest_is_taken_first_and_once(jobs: JobStore) -> None:
     assert (taken[0].state, taken[0].attempts, taken[0].server) == (State.RUNNING, 1, "here")
 
 
+def test_progress_within_a_stage_waits_for_no_disk(
+    jobs: JobStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.add(JOB)
+    jobs.take(0)
+    written = []
+    update = database.update
+    monkeypatch.setattr(database, "update", lambda *row: written.append(row) or update(*row))
+    for progress in (0.1, 0.2, 0.3):
+        jobs.advance("j1", "lungs", progress)
+    assert len(written) == 1
+    assert (jobs["j1"].stage, jobs["j1"].progress) == ("lungs", 0.3)
+
+
 def test_fields_are_those_of_orthanc(jobs: JobStore) -> None:
     jobs.add(JOB)
     jobs.take(0)
-    jobs.progress("j1", 0.426)
+    jobs.advance("j1", "lesions", 0.426)
     running = jobs["j1"].to_dict()
     assert running["State"] == "Running"
     assert running["Progress"] == 43
@@ -84,7 +98,7 @@ def test_a_job_that_ran_at_a_crash_waits_again_and_is_set_aside_at_the_second(co
         assert (jobs["j1"].state, jobs["j1"].stage) == (State.PENDING, "waiting"), "not the stage of the last attempt"
         assert jobs["j1"].crashes == crash - 1
         jobs.take(0)
-        jobs.enter("j1", "lesions")
+        jobs.advance("j1", "lesions", 0.5)
     jobs = JobStore(connect(), "start 3")
     (recovered,) = jobs.recover({"start 3"})
     assert (recovered.state, recovered.server) == (State.FAILURE, "start 2")
@@ -98,7 +112,7 @@ def test_a_crash_while_results_are_stored_is_not_the_fault_of_the_series(connect
         jobs.add(JOB)
         jobs.recover({start})
         jobs.take(0)
-        jobs.enter("j1", "storing")
+        jobs.advance("j1", "storing", 0.9)
     jobs.recover({})
     assert (jobs["j1"].state, jobs["j1"].crashes) == (State.PENDING, 0)
 

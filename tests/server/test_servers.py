@@ -115,7 +115,7 @@ def test_progress_and_cancelling_reach_the_other_orthanc(shared: Connect) -> Non
     working, asking = Site(shared(), "working"), Site(shared(), "asking")
     working.jobs.add(JOB)
     working.jobs.take(0)
-    working.jobs.progress("j1", 0.5)
+    working.jobs.advance("j1", "lesions", 0.5)
     working.look()
     assert asking.jobs["j1"].progress == 0.5
     assert asking.jobs.cancel("j1").state == State.RUNNING

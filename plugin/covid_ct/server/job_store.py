@@ -37,8 +37,8 @@ class JobStore:
     def __init__(self, database: Database, me: str) -> None:
         self._database = database
         self._me = me
-        self._taken: dict[str, float] = {}
-        """Progress of each job that runs here."""
+        self._taken: dict[str, tuple[str, float]] = {}
+        """Stage and progress of each job that runs here."""
         self._cancelled: set[str] = set()
 
     def add(self, job: Job) -> Job:
@@ -99,18 +99,17 @@ class JobStore:
             ):  # fmt: skip
                 taken = self[job.id]
                 self._cancelled.discard(job.id)
-                self._taken[job.id] = 0.0
+                self._taken[job.id] = (taken.stage, taken.progress)
                 return taken
             # Another Orthanc was quicker.
         return None
 
-    def enter(self, job_id: str, stage: str) -> None:
-        """Note on disk the stage that a job has come to."""
-        self._change_mine(job_id, stage=stage)
-
-    def progress(self, job_id: str, fraction: float) -> None:
-        """Note, in memory only, how far a running job is (0-1)."""
-        self._taken[job_id] = fraction
+    def advance(self, job_id: str, stage: str, progress: float) -> None:
+        """Note how far (0-1) a running job is: a new stage on disk, progress in memory only."""
+        # A write waits for the disk, and there are hundreds of steps of progress.
+        if self._taken.get(job_id, ("", 0.0))[0] != stage:
+            self._change_mine(job_id, stage=stage)
+        self._taken[job_id] = (stage, progress)
 
     def succeed(self, job_id: str, findings: dict[str, Any], results: list[dict[str, str]]) -> None:
         """End a job with its findings and stored results."""
@@ -172,7 +171,7 @@ class JobStore:
             )
             ours = dict(rows)
             self._cancelled |= {job_id for job_id in self._taken if ours.get(job_id, 1)}
-            for job_id, progress in list(self._taken.items()):
+            for job_id, (_, progress) in list(self._taken.items()):
                 self._change_mine(job_id, progress=progress)
 
     def recover(self, alive: Collection[str]) -> list[Job]:
@@ -237,7 +236,7 @@ class JobStore:
         values["state"] = State(values["state"])
         values["findings"] = json.loads(values["findings"])
         values["results"] = json.loads(values["results"])
-        values["progress"] = self._taken.get(values["id"], values["progress"])
+        _, values["progress"] = self._taken.get(values["id"], ("", values["progress"]))
         return Job(**values)
 
 

@@ -260,7 +260,6 @@ class Worker(threading.Thread):
 
     @contextmanager
     def _stage(self, job: Job, name: str) -> Iterator[None]:
-        self._jobs.enter(job.id, name)
         self._progress(job, name, 0.0)
         begin = time.monotonic()
         yield
@@ -270,6 +269,4 @@ class Worker(threading.Thread):
 
     def _progress(self, job: Job, stage: str, fraction: float, detail: str = "") -> None:
         begin, end = SHARES[stage]
-        self._jobs.progress(job.id, begin + (end - begin) * fraction)
-        if detail:
-            self._jobs.enter(job.id, detail)
+        self._jobs.advance(job.id, detail or stage, begin + (end - begin) * fraction)
