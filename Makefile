@@ -96,8 +96,8 @@ viewer-pictures: build/viewers/ready ## make the documentation's pictures of the
 	@$(PYTHON) -m tests.viewers.pictures docs/images
 
 .PHONY: test-networks
-test-networks: build/benchmarks/ready ## lungmask's and MONAI's own networks through our manifests, beside their own code
-	@build/benchmarks/peers/bin/python -m pytest --quiet tests/inference/test_known_networks.py
+test-networks: build/benchmarks/ready ## what needs PyTorch: lungmask's and MONAI's own networks through our manifests, and our training
+	@build/benchmarks/peers/bin/python -m pytest --quiet tests/inference/test_known_networks.py tests/models/test_training.py
 
 .PHONY: accuracy
 accuracy: .venv/test-ready ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)

@@ -1,16 +1,19 @@
-"""Measure the shipped ONNX files on the labelled data: python -m models.training.accuracy DATA [--models FOLDER].
+"""Measure the models on the labelled data: python -m models.training.accuracy DATA [--models FOLDER].
 
-Lungs and lesions are measured through the product's own pre-processing on whole patients that the training did not see
-(models/*/held_back.json, written before a last round sees them too); the classifier's figures on single figures are
+Lungs and lesions are each found by several networks, of which every one has not seen a fold of the patients: through
+the product's own pre-processing each patient is measured with the network that did not see it. The classifier is
 cross-validated when it is trained (models/covid/cross_validation.json).
 """
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +24,20 @@ from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.findings import Findings
 from covid_ct.inference.manifest import Role, load_manifest
 from covid_ct.inference.session import Model
+from covid_ct.parallel import cores, in_parallel
 from covid_ct.series.folder import read_folder
 from covid_ct.series.volume import Volume
 from models.training import data
-from models.training.slices import auc, dice, segment_slice
+from models.training.member import write_member
+from models.training.slices import SliceMaps, auc, dice, segment_lungs, segment_slice
 
 WORST = Path(__file__).parent / "worst"
 WORST_COUNT = 10
 
 SEGMENTERS: tuple[Role, ...] = ("lungs", "lesions")
 
-HELD_BACK = "held_back.json"
-"""Figures that a model reached on slices while it had not seen them."""
+CROSS_VALIDATION = "cross_validation.json"
+"""Figures that a model's training measured on patients that it had not seen."""
 
 
 @dataclass(frozen=True)
@@ -44,26 +49,69 @@ class Row:
     value: float
     note: str = ""
 
-    @property
-    def role(self) -> Role:
-        """The model that is measured."""
-        return "lungs" if self.what.startswith(("lungs", "sides")) else "lesions"
-
     def __str__(self) -> str:
         return f"| {self.what} | {self.on} | {self.value:.4f} | {self.note} |"
 
 
-def every(slices: data.Slices, step: int) -> data.Slices:
-    """Every so manieth slice."""
-    return slices.part(np.arange(len(slices)) % step == 0)
+@contextmanager
+def committee_members(models: Path, role: Role) -> Iterator[list[Model]]:
+    """The networks of a committee, each alone; the place of one is the fold that it has not seen."""
+    with TemporaryDirectory() as folder:
+        members = []
+        for fold in range(data.FOLDS):
+            write_member(models / role, Path(folder) / str(fold), fold)
+            members.append(Model(load_manifest(Path(folder) / str(fold), role), threads=1))
+        yield members
 
 
-def measure_slices(lungs: Model, lesions: Model, folder: Path, step: int = 1, worst: bool = False) -> Iterator[Row]:
-    """Dice on the held-back slices of the three labelled sets.
+def labelled(folder: Path, role: Role, step: int = 1) -> Iterator[data.Slices]:
+    """The sets on which a model is measured.
 
     Parameters
     ----------
-    lungs, lesions: Model
+    folder: Path
+        Holds training/*.npz.
+    role: Role
+        lungs or lesions.
+    step: int
+        Only every so manieth slice of the CLAHE patients.
+    """
+    yield data.hu_slices(folder) if role == "lungs" else data.medseg_slices(folder)
+    clahe = data.clahe_slices(folder)
+    yield clahe.part(np.arange(len(clahe)) % step == 0)
+
+
+def segment(lungs: Sequence[Model], lesions: Sequence[Model], slices: data.Slices) -> list[SliceMaps]:
+    """Lungs and lesions of slices.
+
+    Parameters
+    ----------
+    lungs, lesions: Sequence[Model]
+        A model for each fold, or one for all; without lesion models there will be no lesions.
+    slices: data.Slices
+    """
+
+    def work(index: int) -> SliceMaps:
+        fold = int(slices.folds[index])
+        if not lesions:
+            found = segment_lungs(lungs[fold % len(lungs)], slices.hu[index])
+            return SliceMaps(found, np.zeros_like(found))
+        return segment_slice(lungs[fold % len(lungs)], lesions[fold % len(lesions)], slices.hu[index])
+
+    numbers = in_parallel(work, range(len(slices)), cores())
+    return list(tqdm(numbers, desc=slices.name, total=len(slices), mininterval=10))
+
+
+def cross_validate(models: Path, role: Role, folder: Path, step: int = 1, worst: bool = False) -> Iterator[Row]:
+    """Dice on every labelled slice, of the network that has not seen its patient.
+
+    For lesions the lungs are those of the lung network that has not seen the patient either.
+
+    Parameters
+    ----------
+    models: Path
+    role: Role
+        lungs or lesions.
     folder: Path
         Holds training/*.npz.
     step: int
@@ -71,46 +119,53 @@ def measure_slices(lungs: Model, lesions: Model, folder: Path, step: int = 1, wo
     worst: bool
         Whether to leave pictures of the worst cases in models/training/worst, which git ignores.
     """
-    for slices in (
-        data.hu_slices(folder),
-        data.medseg_slices(folder),
-        every(data.clahe_slices(folder, held_back=True), step),
-    ):
-        held = slices.part(slices.held_back)
-        maps = [segment_slice(lungs, lesions, hu) for hu in tqdm(held.hu, desc=slices.name, mininterval=10)]
-        if (held.lungs != data.IGNORED).all():
-            found = np.stack([each.lungs for each in maps])
-            yield from _rows("lungs, Dice", found, held, worst)
-        if (held.lesions != data.IGNORED).all():
-            found = np.stack([each.lesions for each in maps])
-            yield from _rows("lesions, Dice", found, held, worst)
+    with ExitStack() as stack:
+        lungs = stack.enter_context(committee_members(models, "lungs"))
+        lesions = stack.enter_context(committee_members(models, "lesions")) if role == "lesions" else []
+        clean = clean_shares(models, folder) if lesions else None
+        for slices in labelled(folder, role, step):
+            maps = segment(lungs, lesions, slices)
+            yield from _rows(role, maps, slices, "cross-validated", worst)
+            if clean is not None:
+                yield _infected(maps, slices, clean)
 
 
-def _rows(what: str, found: NDArray[np.uint8], held: data.Slices, worst: bool) -> Iterator[Row]:
-    truth = held.lungs if what.startswith("lungs") else held.lesions
-    on = f"{held.name}, {len(held)} held back"
+def measure_shipped(models: Path, folder: Path, step: int = 1) -> Iterator[Row]:
+    """Dice of the shipped files on the slices that they were trained on: no measure of unseen data."""
+    pair = [[Model(load_manifest(models / role, role), threads=1)] for role in SEGMENTERS]
+    for role in SEGMENTERS:
+        for slices in labelled(folder, role, step):
+            yield from _rows(role, segment(*pair, slices), slices, "seen in training", False)
+
+
+def _rows(role: Role, maps: list[SliceMaps], slices: data.Slices, how: str, worst: bool) -> Iterator[Row]:
+    found = np.stack([each.lungs if role == "lungs" else each.lesions for each in maps])
+    truth = slices.lungs if role == "lungs" else slices.lesions
+    what, on = f"{role}, Dice", f"{slices.name}, {len(slices)}, {how}"
     values = dice(found > 0, truth > 0)
     pooled = 2 * ((found > 0) & (truth > 0)).sum() / ((found > 0).sum() + (truth > 0).sum())
     yield Row(what, on, float(values.mean()), f"median {np.median(values):.3f}, of all pixels together {pooled:.3f}")
-    patients = np.unique(held.patients)
-    if len(patients) < len(held):
-        for patient in patients:
-            chosen = held.patients == patient
-            yield Row(what, f"of these, the patient from slice {patient}", float(values[chosen].mean()))
+    patients = np.unique(slices.patients)
+    if len(patients) < len(slices):
+        means = [values[slices.patients == patient].mean() for patient in patients]
+        note = f"of {len(patients)} patients, from {min(means):.3f} to {max(means):.3f}"
+        yield Row(f"{what}, mean of patients", on, float(np.mean(means)), note)
     both = (found > 0) & (truth > 0) & (truth < data.EITHER)
-    if both.any() and what.startswith("lungs"):
-        yield Row("sides mixed up, share of lung", on, float((found != truth)[both].mean()))
+    if role == "lungs":
+        yield Row("lungs, sides mixed up, share of lung", on, float((found != truth)[both].mean()))
     for kind, name in ((1, "ground glass"), (2, "consolidation")):
-        if what.startswith("lesions") and (truth == kind).any():
+        if role == "lesions" and (truth == kind).any():
             shown = truth != data.EITHER
             overlap = ((found == kind) & (truth == kind)).sum()
             total = ((found == kind) & shown).sum() + (truth == kind).sum()
             yield Row(f"{name}, Dice of all pixels", on, float(2 * overlap / total))
     if worst:
         WORST.mkdir(exist_ok=True)
+        for earlier in WORST.glob(f"{role}_{slices.name.split()[0]}_*.png"):
+            earlier.unlink()
         for rank, index in enumerate(np.argsort(values)[:WORST_COUNT]):
-            name = f"{what.split(',', maxsplit=1)[0]}_{held.name.split()[0]}_{rank}_dice{values[index]:.2f}.png"
-            _picture(held.hu[index], found[index] > 0, truth[index] > 0).save(WORST / name)
+            name = f"{role}_{slices.name.split()[0]}_{rank}_dice{values[index]:.2f}.png"
+            _picture(slices.hu[index], found[index] > 0, truth[index] > 0).save(WORST / name)
 
 
 def _picture(hu: NDArray[np.int16], found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Image.Image:
@@ -124,27 +179,28 @@ def _picture(hu: NDArray[np.int16], found: NDArray[np.bool_], truth: NDArray[np.
 
 
 def keep_figures(models: Path, role: Role, folder: Path) -> None:
-    """Measure a model on slices that it has not seen, and keep the figures beside it."""
-    lungs, lesions = (Model(load_manifest(models / name, name)) for name in SEGMENTERS)
-    rows = [row for row in measure_slices(lungs, lesions, folder, worst=True) if row.role == role]
-    if role == "lesions":
-        rows += infected(Analyzer(models), lungs, lesions, folder)
+    """Cross-validate a model, and keep the figures beside it."""
+    rows = list(cross_validate(models, role, folder, worst=True))
     sha256 = load_manifest(models / role, role).sha256
     content = {"date": str(date.today()), "sha256": sha256, "rows": [asdict(row) for row in rows]}
-    (models / role / HELD_BACK).write_text(json.dumps(content, indent=2) + "\n")
+    (models / role / CROSS_VALIDATION).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def kept_figures(models: Path, role: Role) -> tuple[str, str, list[Row]]:
-    """When figures were kept, the sha256 of the model measured, and the figures."""
-    content = json.loads((models / role / HELD_BACK).read_text())
-    return content["date"], content["sha256"], [Row(**row) for row in content["rows"]]
+def kept_figures(models: Path, role: Role) -> tuple[str, list[Row]]:
+    """When figures were kept, and the figures."""
+    content = json.loads((models / role / CROSS_VALIDATION).read_text())
+    return content["date"], [Row(**row) for row in content["rows"]]
 
 
 def line(models: Path, role: Role) -> str:
     """The kept Dice figures of a model in one line, for its manifest."""
-    day, _, rows = kept_figures(models, role)
-    means = [f"{row.value:.3f} on {row.on}" for row in rows if row.what == f"{role}, Dice" and "held back" in row.on]
-    return f"Dice {', '.join(means)}, {day}"
+    day, rows = kept_figures(models, role)
+    means = []
+    for row in rows:
+        if row.what == f"{role}, Dice":
+            name, count, _ = row.on.split(", ")
+            means.append(f"{row.value:.3f} on {name} ({count})")
+    return f"Dice {' and '.join(means)}, cross-validated by patient, {day}"
 
 
 def series(folder: Path) -> Iterator[tuple[str, bool, Volume]]:
@@ -164,7 +220,7 @@ def measure_series(analyzer: Analyzer, folder: Path) -> Iterator[Row]:
 
 def measure_figures(models: Path) -> Iterator[Row]:
     """The classifier's cross-validated figures, as its training left them."""
-    figures = json.loads((models / "covid" / "cross_validation.json").read_text())
+    figures = json.loads((models / "covid" / CROSS_VALIDATION).read_text())
     on = "figures, {} COVID-19 and {} other, cross-validated".format(*figures["figures"])
     yield Row("COVID-19 against other, AUC", on, figures["auc"])
     for name, text in (
@@ -175,24 +231,27 @@ def measure_figures(models: Path) -> Iterator[Row]:
         yield Row(text, on, figures[name])
 
 
-def infected(analyzer: Analyzer, lungs: Model, lesions: Model, folder: Path) -> Iterator[Row]:
+def clean_shares(models: Path, folder: Path) -> NDArray[np.float64]:
+    """Share of lung that is lesion, of every slice of series without COVID-19 that no training saw."""
+    analyzer = Analyzer(models)
+    return np.concatenate(
+        [
+            _shares(findings.lungs, findings.lesions)
+            for name, is_covid, volume in series(folder)
+            if not is_covid
+            for findings in [analyzer.analyze(volume)]
+        ]
+    )
+
+
+def _infected(maps: list[SliceMaps], slices: data.Slices, clean: NDArray[np.float64]) -> Row:
     """How well the share of lung that is lesion tells infected slices from clean ones.
 
-    Every slice of the CLAHE patients and of MedSeg is infected, so that clean ones come from series without COVID-19
-    that no training saw.
+    Every slice of the CLAHE patients and of MedSeg is infected, so that clean ones come from other sources.
     """
-    clean = [
-        _shares(findings.lungs, findings.lesions)
-        for name, is_covid, volume in series(folder)
-        if not is_covid
-        for findings in [analyzer.analyze(volume)]
-    ]
-    for slices in (data.medseg_slices(folder), data.clahe_slices(folder, held_back=True)):
-        held = slices.part(slices.held_back)
-        maps = [segment_slice(lungs, lesions, hu) for hu in tqdm(held.hu, desc=slices.name, mininterval=10)]
-        shares = _shares(np.stack([each.lungs for each in maps]), np.stack([each.lesions for each in maps]))
-        on = f"{held.name}, {len(held)} held back, against {sum(map(len, clean))} slices of healthy and tumour-8mm"
-        yield Row("infected against clean slices, AUC", on, auc(shares, np.concatenate(clean)))
+    shares = _shares(np.stack([each.lungs for each in maps]), np.stack([each.lesions for each in maps]))
+    on = f"{slices.name}, {len(slices)}, cross-validated, against {len(clean)} slices of healthy and tumour-8mm"
+    return Row("infected against clean slices, AUC", on, auc(shares, clean))
 
 
 def _shares(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -207,17 +266,13 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path(__file__).resolve().parents[1])
     parser.add_argument("--step", type=int, default=1, help="take every so manieth slice of the CLAHE patients")
     arguments = parser.parse_args()
-    lungs, lesions = (Model(load_manifest(arguments.models / role, role)) for role in SEGMENTERS)
     print("| measure | on | value | |\n|---|---|---|---|")
-    for role in SEGMENTERS:
-        for row in kept_figures(arguments.models, role)[2]:
-            print(row, flush=True)
-    for row in measure_slices(lungs, lesions, arguments.data, arguments.step):
-        if load_manifest(arguments.models / row.role, row.role).sha256 != kept_figures(arguments.models, row.role)[1]:
-            print(replace(row, on=f"shipped file, which saw these slices: {row.on}"), flush=True)
-    for row in measure_series(Analyzer(arguments.models), arguments.data):
-        print(row, flush=True)
-    for row in measure_figures(arguments.models):
+    for row in chain(
+        *(cross_validate(arguments.models, role, arguments.data, arguments.step) for role in SEGMENTERS),
+        measure_shipped(arguments.models, arguments.data, arguments.step),
+        measure_series(Analyzer(arguments.models), arguments.data),
+        measure_figures(arguments.models),
+    ):
         print(row, flush=True)
 
 

@@ -42,17 +42,20 @@ CLAHE_STARTS = (0, 159, 279, 397, 510, 626, 696, 789, 970, 1136, 1147, 1265, 133
 CLAHE_UPSIDE_DOWN_FROM = 1136
 """From this slice on the images of lungs_and_lesions_clahe.npz have the back at the top."""
 
-CLAHE_VALIDATION = (279, 696, 1331)
-"""Patients held back for validation, by their first slice: one with much, two with little lesion."""
+FOLDS = 4
+"""Networks that are trained side by side, each on all folds but one of its own."""
+
+CLAHE_FOLDS = (0, 1, 1, 1, 0, 0, 2, 3, 2, 2, 3, 3, 2, 2, 2, 2)
+"""Fold of each CLAHE patient: about as many slices in each, some with much lesion and some with little."""
+
+SHOWN_TO_ALL = -1
+"""Fold of slices that no network is measured on."""
 
 WRONG_LUNG_MASKS = (39, 101, 191)
 """Slices of lungs_hu.npz whose masks hold the air around the patient too. Left out."""
 
 PHANTOM_SEED = 100
 """Seed of the first phantom in training."""
-
-FIGURES_VALIDATION_FOLD = 5
-"""One of so many items (patients of the HU slices, blocks of figures) is held back."""
 
 
 def picture_to_hu(picture: NDArray[np.uint8], ends: tuple[float, float] = LUNG_WINDOW_HU) -> NDArray[np.int16]:
@@ -75,8 +78,8 @@ class Slices:
         0, 1 (ground glass), 2 (consolidation), EITHER or IGNORED.
     patients: NDArray[np.int64]
         A number for the patient of each slice.
-    held_back: NDArray[np.bool_]
-        Slices for validation; whole patients.
+    folds: NDArray[np.int64]
+        The network of so many that does not see the slice, the same for all of a patient, or SHOWN_TO_ALL.
     """
 
     name: str
@@ -84,7 +87,7 @@ class Slices:
     lungs: NDArray[np.uint8]
     lesions: NDArray[np.uint8]
     patients: NDArray[np.int64]
-    held_back: NDArray[np.bool_]
+    folds: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.hu)
@@ -97,7 +100,7 @@ class Slices:
             lungs=self.lungs[chosen],
             lesions=self.lesions[chosen],
             patients=self.patients[chosen],
-            held_back=self.held_back[chosen],
+            folds=self.folds[chosen],
         )
 
 
@@ -174,37 +177,25 @@ def hu_slices(folder: Path) -> Slices:
         np.stack([sides(mask > 0) for mask in data["lung"][patients]]),
         np.full(hu.shape, IGNORED, np.uint8),
         patients,
-        patients % FIGURES_VALIDATION_FOLD == FIGURES_VALIDATION_FOLD - 1,
+        patients % FOLDS,
     )
 
 
-def clahe_slices(folder: Path, held_back: bool | None = None) -> Slices:
-    """lungs_and_lesions_clahe.npz: COVID-19 patients, upright, lungs and lesions labelled.
-
-    Parameters
-    ----------
-    folder: Path
-    held_back: bool | None
-        Give only the slices that are held back, or only the others; None gives all.
-    """
+def clahe_slices(folder: Path) -> Slices:
+    """lungs_and_lesions_clahe.npz: COVID-19 patients, upright, lungs and lesions labelled."""
     data = np.load(folder / "training/lungs_and_lesions_clahe.npz")
-    starts = np.array(CLAHE_STARTS[:-1])
-    numbers = np.arange(CLAHE_STARTS[-1])
-    patients = starts[np.searchsorted(starts, numbers, side="right") - 1]
-    is_held_back = np.isin(patients, CLAHE_VALIDATION)
-    chosen = np.ones(len(numbers), bool) if held_back is None else is_held_back == held_back
+    numbers = np.searchsorted(CLAHE_STARTS, np.arange(CLAHE_STARTS[-1]), side="right") - 1
     upright = {}
     for name in ("image", "lung", "lesion"):
-        array = data[name].copy()
-        array[CLAHE_UPSIDE_DOWN_FROM:] = array[CLAHE_UPSIDE_DOWN_FROM:, ::-1]
-        upright[name] = array[chosen]
+        upright[name] = data[name].copy()
+        upright[name][CLAHE_UPSIDE_DOWN_FROM:] = upright[name][CLAHE_UPSIDE_DOWN_FROM:, ::-1]
     return Slices(
         "CLAHE patients",
         picture_to_hu(upright["image"], EQUALISED_HU),
         np.stack([sides(mask > 0) for mask in upright["lung"]]),
         np.where(upright["lesion"] > 0, EITHER, 0).astype(np.uint8),
-        patients[chosen],
-        is_held_back[chosen],
+        np.array(CLAHE_STARTS)[numbers],
+        np.array(CLAHE_FOLDS)[numbers],
     )
 
 
@@ -238,7 +229,8 @@ def medseg_slices(folder: Path) -> Slices:
         np.stack(lungs),
         lesion_labels,
         np.arange(count),
-        np.arange(count) >= count - count // FIGURES_VALIDATION_FOLD,
+        # Neighbours, which may be of one patient, stay together.
+        np.arange(count) * FOLDS // count,
     )
 
 
@@ -254,7 +246,7 @@ def whole_series(folder: Path) -> Iterator[Slices]:
             whole_series_labels(hu),
             np.zeros(hu.shape, np.uint8),
             np.full(len(hu), number),
-            np.zeros(len(hu), bool),
+            np.full(len(hu), SHOWN_TO_ALL),
         )
 
 
@@ -272,7 +264,7 @@ def phantoms() -> Slices:
         np.concatenate([phantom.truth.lungs for phantom in made]),
         np.concatenate([phantom.truth.lesions for phantom in made]),
         np.repeat(np.arange(len(made)), [len(phantom.hu) for phantom in made]),
-        np.zeros(sum(len(phantom.hu) for phantom in made), bool),
+        np.full(sum(len(phantom.hu) for phantom in made), SHOWN_TO_ALL),
     )
 
 

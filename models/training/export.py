@@ -1,7 +1,6 @@
 """From a trained network to model.onnx and model.json."""
 
-import hashlib
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +13,13 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
+from models.training.member import LOGITS, keep_output, member_name, sign
+from models.training.networks import Committee
+
 LICENCE = "Trained on research data for non-commercial research; the weights are for non-commercial research only."
 
 
-def export(network: nn.Module, size: tuple[int, int], path: Path) -> None:
+def export(network: nn.Module, size: tuple[int, int], path: Path, outputs: Sequence[str] = (LOGITS,)) -> None:
     """Write a network with one image input and a dynamic batch axis as one ONNX file."""
     network = network.eval().cpu()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +28,8 @@ def export(network: nn.Module, size: tuple[int, int], path: Path) -> None:
         (torch.zeros(1, 1, *size),),
         path,
         input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        output_names=list(outputs),
+        dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},
         opset_version=17,
         dynamo=False,
     )
@@ -43,23 +45,41 @@ class _Samples(CalibrationDataReader):
         return None if image is None else {"image": image[np.newaxis, np.newaxis]}
 
 
-def quantise(path: Path, images: NDArray[np.float32]) -> None:
-    """Turn an ONNX file's convolutions to 8 bits, which a CPU does twice as fast, in place.
+def export_committee(committee: Committee, size: tuple[int, int], path: Path, images: NDArray[np.float32]) -> None:
+    """Write a committee as one ONNX file, in 8 bits, whose one output is the networks' mean answer.
 
     Parameters
     ----------
+    committee: Committee
+    size: tuple[int, int]
+        Rows and columns of an image.
     path: Path
     images: NDArray[np.float32]
-        Prepared images, shape (images, rows, columns), from which the ranges of all maps are taken. What comes before
-        the first convolution and from the last one on stays as it is, since masks are cut from its answer.
+        Prepared images, shape (images, rows, columns), from which the ranges of all maps are taken.
+    """
+    members = [member_name(number) for number in range(len(committee.networks))]
+    export(committee, size, path, (LOGITS, *members))
+    _quantise(path, images)
+    keep_output(path, LOGITS)
+
+
+def _quantise(path: Path, images: NDArray[np.float32]) -> None:
+    """Turn an ONNX file's convolutions to 8 bits, which a CPU does twice as fast, in place.
+
+    Of each network, what comes before the first convolution and from the last one on stays as it is, since masks are
+    cut from its answer.
     """
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         # The symbolic shape inference does not know DepthToSpace as PyTorch writes it; the plain one does.
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
-        nodes = onnx.load(prepared).graph.node
-        convolutions = [number for number, node in enumerate(nodes) if node.op_type == "Conv"]
-        kept = [*nodes[: convolutions[0]], *nodes[convolutions[-1] :]]
+        networks: dict[str, list[onnx.NodeProto]] = {}
+        for node in onnx.load(prepared).graph.node:
+            networks.setdefault(node.name.split("/")[1] if "/" in node.name else "", []).append(node)
+        kept = []
+        for nodes in networks.values():
+            convolutions = [number for number, node in enumerate(nodes) if node.op_type == "Conv"]
+            kept += [*nodes[: convolutions[0]], *nodes[convolutions[-1] :]] if convolutions else nodes
         quantize_static(
             prepared,
             path,
@@ -88,10 +108,10 @@ def write_manifest(
         "name": name,
         "version": version,
         "file": "model.onnx",
-        "sha256": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),
+        "sha256": "",
         "licence": LICENCE,
         "accuracy": accuracy,
         "input": inputs,
         "output": output,
     }
-    (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    sign(folder, manifest)

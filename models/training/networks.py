@@ -112,6 +112,23 @@ class OneForeground(nn.Module):
         return functional.pixel_shuffle(foreground - background, 2)
 
 
+class Committee(nn.Module):
+    """Networks that answer together: the mean of their logits, and after it the answer of each.
+
+    Parameters
+    ----------
+    networks: Sequence[nn.Module]
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        answers = [network(image) for network in self.networks]
+        return torch.stack(answers).mean(dim=0), *answers
+
+
 class Classifier(nn.Module):
     """One linear unit on the pooled maps of a segmentation network's encoder, for an image and its mirror image.
 

@@ -1,14 +1,13 @@
 """Training of the two segmentation networks."""
 
 import copy
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
@@ -28,17 +27,16 @@ from models.training.augment import (
 from models.training.data import EITHER, IGNORED, Slices, regions
 
 SEED = 20200211
-BATCH = 16
-THREADS = min(2, cores())
-"""Each takes a part of every batch; less than eight images are too few to normalise by."""
+BATCH = 20
+"""Images made at once; each network learns from those of them that are not of its fold, about fifteen."""
+
+THREADS = cores()
 
 SMALL = 200
 """Slices with fewer pixels of lung than this are not drawn more often still."""
 
 THICKEST = 4
 """Slices are mixed with neighbours that are up to so many slices away."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,7 @@ class Pool:
         self.weights = torch.from_numpy(np.clip(area, SMALL, None) ** (-0.6 if favour_small else 0.0))
         self.share, self.equalised, self.own_lesions, self.thickened = share, equalised, own_lesions, thickened
         self.patients = torch.from_numpy(slices.patients)
+        self.folds = torch.from_numpy(slices.folds)
         self.hu = torch.from_numpy(slices.hu)
         self.other = torch.from_numpy(np.stack([equalise(image) for image in slices.hu])) if equalised else self.hu
         self.labels = torch.from_numpy(np.stack([slices.lungs, slices.lesions], axis=1))
@@ -117,8 +116,8 @@ class Pool:
         else:
             self.boxes = torch.from_numpy(regions(slices, by_patient))
 
-    def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images, labels (lungs and lesions), boxes, and which images may get made-up lesions."""
+    def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Images, labels (lungs and lesions), boxes, which images may get made-up lesions, and folds."""
         index = torch.multinomial(self.weights, count, replacement=True, generator=random)
         other = torch.rand(count, generator=random) < self.equalised
         hu = torch.where(other[:, None, None], self.other[index], self.hu[index]).float()
@@ -131,29 +130,29 @@ class Pool:
             part = torch.where(mixed, uniform(random, count, 0.1, 0.45), 0.0)[:, None, None]
             hu = hu.lerp(torch.where(other[:, None, None], self.other[near], self.hu[near]).float(), part)
         clean = torch.full((count,), not self.own_lesions)
-        return hu[:, None], self.labels[index], self.boxes[index], clean
+        return hu[:, None], self.labels[index], self.boxes[index], clean, self.folds[index]
 
 
-class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Endless batches of network inputs and labels, made beside the training by a process of its own."""
+class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+    """Endless batches of network inputs, labels and folds, made beside the training by a process of its own."""
 
     def __init__(self, pools: Sequence[Pool], recipe: Recipe) -> None:
         self.pools, self.recipe = pools, recipe
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         torch.set_num_threads(1)
         random = torch.Generator().manual_seed(SEED)
         while True:
             yield self._batch(random)
 
-    def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         recipe = self.recipe
         cumulated = np.cumsum([pool.share for pool in self.pools])
         # Systematic sampling: every source gets its share as evenly as whole numbers allow.
         picks = (np.arange(BATCH) + torch.rand(1, generator=random).item()) / BATCH * cumulated[-1]
         counts = np.bincount(np.searchsorted(cumulated, picks), minlength=len(self.pools))
         parts = [pool.draw(int(count), random) for pool, count in zip(self.pools, counts, strict=True) if count]
-        hu, labels, boxes, clean = (torch.cat(values) for values in zip(*parts, strict=True))
+        hu, labels, boxes, clean, folds = (torch.cat(values) for values in zip(*parts, strict=True))
         hu, labels, mirrored = move(hu, labels, boxes, recipe.geometry, random)
         lungs, lesions = swap_sides(labels[:, 0], mirrored), labels[:, 1]
         domed = (lungs != IGNORED).flatten(1).all(dim=1) & (torch.rand(len(hu), generator=random) < recipe.domes)
@@ -169,7 +168,7 @@ class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
             hu[chosen], lesions[chosen] = opaque, torch.where(made_up > 0, made_up, lesions[chosen])
         hu = vary_intensities(hu, random)
         low, high = recipe.clip_hu
-        return (hu.clamp(low, high) - low) / (high - low), lungs if recipe.role == "lungs" else lesions
+        return (hu.clamp(low, high) - low) / (high - low), lungs if recipe.role == "lungs" else lesions, folds
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -190,93 +189,91 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return entropy + 0.25 * (1 - dice) + 0.75 * (1 - each)
 
 
-def _twin(network: nn.Module) -> nn.Module:
-    """A copy with running means of its own that has the network's very parameters."""
-    twin = copy.deepcopy(network)
-    for module, original in zip(twin.modules(), network.modules(), strict=True):
-        for name, parameter in original.named_parameters(recurse=False):
-            setattr(module, name, parameter)
-    return twin
+def _half_precision(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16; one that has to convert is half as fast by it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def train(
-    network: nn.Module,
-    pools: Sequence[Pool],
-    recipe: Recipe,
-    report: Callable[[nn.Module], str],
-) -> tuple[nn.Module, list[float]]:
-    """Train, and give back the running average of the weights and the curve of losses."""
+class _Learner:
+    """One network of the committee, its optimiser, and the running average of its weights.
+
+    Parameters
+    ----------
+    network: nn.Module
+    fold: int
+        Slices of this fold it does not see.
+    recipe: Recipe
+    device: torch.device
+    """
+
+    def __init__(self, network: nn.Module, fold: int, recipe: Recipe, device: torch.device) -> None:
+        self.fold, self.device = fold, device
+        self.network = network.to(device, memory_format=torch.channels_last).train()
+        self.average = copy.deepcopy(self.network)
+        self.steps = 0
+        self._half = _half_precision(device)
+        self._optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-2)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.15
+        )
+
+    def learn(self, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+        """One step on the images that are not of the network's fold; gives the loss."""
+        images, labels, folds = batch
+        seen = folds != self.fold
+        images = images[seen].to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            logits = self.network(images)
+        loss = segmentation_loss(logits.float(), labels[seen].to(self.device))
+        self._optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self._optimiser.step()
+        self._schedule.step()
+        keep = min(0.998, self.steps / (self.steps + 10))
+        self.steps += 1
+        with torch.no_grad():
+            for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+                mean.copy_(mean.lerp(value, 1 - keep) if mean.is_floating_point() else value)
+        return float(loss.detach())
+
+
+def train(networks: Sequence[nn.Module], pools: Sequence[Pool], recipe: Recipe) -> tuple[list[nn.Module], list[float]]:
+    """Train networks side by side, each without the slices of its own fold.
+
+    Returns
+    -------
+    tuple[list[nn.Module], list[float]]
+        The networks with the running average of their weights, and the curve of their mean loss.
+    """
     torch.manual_seed(SEED)
     batches = iter(DataLoader(_Batches(pools, recipe), batch_size=None, num_workers=1, prefetch_factor=3))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device, memory_format=torch.channels_last).train()
-    average = copy.deepcopy(network)
-    # Threads that meet once a step lose far less on a busy machine than threads that meet within every convolution.
+    # A network to a thread: threads that share one would have to meet within every convolution.
     torch.set_num_threads(1)
-    twins = [network] if device.type == "cuda" else [network, *(_twin(network) for _ in range(1, THREADS))]
-    pool = ThreadPoolExecutor(len(twins), initializer=torch.set_num_threads, initargs=(1,))
-
-    def learn(twin: nn.Module, images: Tensor, labels: Tensor) -> float:
-        images = images.to(device, memory_format=torch.channels_last)
-        loss = segmentation_loss(twin(images), labels.to(device)) / len(twins)
-        loss.backward()
-        return float(loss.detach())
-
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.15)
+    threads = 1 if device.type == "cuda" else min(THREADS, len(networks))
+    learners = [_Learner(network, fold, recipe, device) for fold, network in enumerate(networks)]
     losses = []
-    for step in (progress := tqdm(range(recipe.steps), mininterval=10)):
-        images, labels = next(batches)
-        optimiser.zero_grad()
-        # Batches are sorted by source; every twin gets some of each.
-        parts = [slice(index, None, len(twins)) for index in range(len(twins))]
-        losses.append(sum(pool.map(learn, twins, [images[part] for part in parts], [labels[part] for part in parts])))
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        progress.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
-        with torch.no_grad():
-            keep = min(0.998, step / (step + 10))
-            for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-                mean.copy_(mean.lerp(value, 1 - keep) if mean.is_floating_point() else value)
-        if (step + 1) % max(1, recipe.steps // 2) == 0:
-            log.info("step %d: %s", step + 1, report(average))
-    return average.cpu().eval(), losses
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in (progress := tqdm(range(recipe.steps), mininterval=10)):
+            learn = partial(_Learner.learn, batch=next(batches))
+            losses.append(float(np.mean(list(pool.map(learn, learners)))))
+            progress.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
+    return [learner.average.cpu().eval() for learner in learners], losses
 
 
-def _still(slices: Slices, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-    """Slices and their labels as the network sees them without augmentation, in batches."""
+def prepare(slices: Slices, recipe: Recipe) -> Tensor:
+    """Slices as the network sees them without augmentation, shape (slices, 1, rows, columns)."""
     still = Geometry(recipe.geometry.size, (1.0, 1.0 + 1e-7), 0.0, 0.0, 0.0)
     if recipe.role == "lungs":
         boxes = torch.tensor([[0.0, slices.hu.shape[1], 0.0, slices.hu.shape[2]]]).repeat(len(slices), 1)
     else:
         boxes = torch.from_numpy(regions(slices, by_patient=False))
     low, high = recipe.clip_hu
-    random = torch.Generator().manual_seed(SEED)
-    for start in range(0, len(slices), BATCH):
-        part = slice(start, start + BATCH)
-        maps = torch.from_numpy(np.stack([slices.lungs[part], slices.lesions[part]], axis=1))
-        hu, labels, _ = move(torch.from_numpy(slices.hu[part])[:, None].float(), maps, boxes[part], still, random)
-        yield (hu.clamp(low, high) - low) / (high - low), labels[:, 0 if recipe.role == "lungs" else 1]
-
-
-def prepare(slices: Slices, recipe: Recipe) -> Tensor:
-    """Slices as the network sees them, shape (slices, 1, rows, columns)."""
-    return torch.cat([images for images, _ in _still(slices, recipe)])
-
-
-@torch.no_grad()
-def predict(network: nn.Module, slices: Slices, recipe: Recipe) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Most likely classes of slices, and the labels, both as the network sees them."""
-    device = next(network.parameters()).device
-    predicted, truth = [], []
-    training = network.training
-    network.eval()
-    for images, labels in _still(slices, recipe):
-        logits = network(images.to(device))
-        foreground = 1.0 - torch.softmax(logits, dim=1)[:, 0]
-        classes = torch.where(foreground > 0.5, 1 + logits[:, 1:].argmax(dim=1), 0)
-        predicted.append(classes.cpu().numpy().astype(np.uint8))
-        truth.append(labels.numpy().astype(np.uint8))
-    network.train(training)
-    return np.concatenate(predicted), np.concatenate(truth)
+    hu = torch.from_numpy(slices.hu)[:, None].float()
+    maps = torch.from_numpy(slices.lungs)[:, None]
+    moved, _, _ = move(hu, maps, boxes, still, torch.Generator().manual_seed(SEED))
+    return (moved.clamp(low, high) - low) / (high - low)

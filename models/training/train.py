@@ -5,7 +5,6 @@ training starts from into models/training/weights (not in the repository).
 """
 
 import argparse
-import copy
 import json
 import logging
 from dataclasses import replace
@@ -15,23 +14,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.session import Model
 from models.training import accuracy, covid, data, plots
 from models.training.augment import Geometry
-from models.training.export import export, quantise, write_manifest
-from models.training.networks import Classifier, OneForeground, UNet, cut_at
-from models.training.segmentation import SEED, Pool, Recipe, predict, prepare, train
-from models.training.slices import auc, dice
+from models.training.export import export, export_committee, write_manifest
+from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at
+from models.training.segmentation import SEED, Pool, Recipe, prepare, train
+from models.training.slices import auc
 
-VERSIONS = {"lungs": "1.2.0", "lesions": "1.2.1", "covid": "1.1.0"}
+VERSIONS = {"lungs": "2.0.0", "lesions": "2.0.0", "covid": "1.1.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
-LUNGS = Recipe("lungs", Geometry((256, 256), zoom=(0.7, 1.25)), clip_hu=(-1200.0, 200.0), steps=1500, domes=0.25)
-LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015), clip_hu=(-1200.0, 200.0), steps=1500)
+LUNGS = Recipe("lungs", Geometry((256, 256), zoom=(0.7, 1.25)), clip_hu=(-1200.0, 200.0), steps=2300, domes=0.25)
+LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015), clip_hu=(-1200.0, 200.0), steps=3300)
 
 LUNG_THRESHOLD = 0.7
 """Probability from which a pixel is lung: best of 0.3 to 0.9 on slices of the HU set and of CLAHE patients that the
@@ -46,61 +44,28 @@ A pixel raises the expected Dice where its probability is above half of that Dic
 log = logging.getLogger("training")
 
 
-def shown(slices: data.Slices, everything: bool) -> data.Slices:
-    """The slices that a training may see: in the last round all, before it those that are not held back."""
-    return slices if everything else slices.part(~slices.held_back)
-
-
-def train_lungs(network: nn.Module, folder: Path, recipe: Recipe, everything: bool) -> tuple[nn.Module, list[float]]:
-    hu, clahe, medseg = data.hu_slices(folder), data.clahe_slices(folder), data.medseg_slices(folder)
+def lung_pools(folder: Path) -> list[Pool]:
+    """What the lung model learns from."""
     series = list(data.whole_series(folder))
-    pools = [
-        Pool(shown(hu, everything), 6, whole_field=True, equalised=0.2),
-        Pool(shown(clahe, everything), 7, whole_field=True, favour_small=True, thickened=0.35),
-        Pool(shown(medseg, everything), 1, whole_field=True, own_lesions=True),
+    return [
+        Pool(data.hu_slices(folder), 6, whole_field=True, equalised=0.2),
+        Pool(data.clahe_slices(folder), 7, whole_field=True, favour_small=True, thickened=0.35),
+        Pool(data.medseg_slices(folder), 1, whole_field=True, own_lesions=True),
         Pool(data.phantoms(), 1, whole_field=True, own_lesions=True),
         *(Pool(one, 0.7, whole_field=True, equalised=0.35, thickened=0.2) for one in series),
     ]
-    validation = (hu.part(hu.held_back), clahe.part(clahe.held_back))
-
-    def report(network: nn.Module) -> str:
-        lines = []
-        for slices in validation:
-            predicted, labels = predict(network, slices, recipe)
-            values = dice(predicted > 0, labels > 0)
-            both = (predicted > 0) & (labels > 0) & (labels < data.EITHER)
-            swapped = (predicted != labels)[both].mean()
-            lines.append(
-                f"{slices.name} Dice {values.mean():.4f}, worst {values.min():.3f}, sides swapped {swapped:.5f}"
-            )
-        return "; ".join(lines)
-
-    return train(network, pools, recipe, report)
 
 
-def train_lesions(network: nn.Module, folder: Path, recipe: Recipe, everything: bool) -> tuple[nn.Module, list[float]]:
-    clahe, medseg = data.clahe_slices(folder), data.medseg_slices(folder)
-    series = list(data.whole_series(folder))
-    known = shown(clahe, everything)
-    pools = [
-        Pool(known, 4, whole_field=False, own_lesions=True, favour_small=True),
-        Pool(known, 3, whole_field=False, own_lesions=True, by_patient=True),
-        Pool(shown(medseg, everything), 6, whole_field=False, own_lesions=True),
+def lesion_pools(folder: Path) -> list[Pool]:
+    """What the lesion model learns from."""
+    clahe, series = data.clahe_slices(folder), list(data.whole_series(folder))
+    return [
+        Pool(clahe, 4, whole_field=False, own_lesions=True, favour_small=True),
+        Pool(clahe, 3, whole_field=False, own_lesions=True, by_patient=True),
+        Pool(data.medseg_slices(folder), 6, whole_field=False, own_lesions=True),
         Pool(data.phantoms(), 1, whole_field=False, own_lesions=True, by_patient=True),
         *(Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True) for one in series),
     ]
-    validation = (medseg.part(medseg.held_back), clahe.part(clahe.held_back))
-
-    def report(network: nn.Module) -> str:
-        lines = []
-        for slices in validation:
-            predicted, labels = predict(network, slices, recipe)
-            values = dice(predicted > 0, labels > 0)
-            each = {int(p): round(float(values[slices.patients == p].mean()), 3) for p in np.unique(slices.patients)}
-            lines.append(f"{slices.name} Dice {values.mean():.4f} {each if len(each) < 5 else ''}")
-        return "; ".join(lines)
-
-    return train(network, pools, recipe, report)
 
 
 def train_covid(folder: Path, models: Path) -> None:
@@ -108,9 +73,7 @@ def train_covid(folder: Path, models: Path) -> None:
         Model(load_manifest(models / "lungs", "lungs"), threads=1),
         Model(load_manifest(models / "lesions", "lesions"), threads=1),
     )
-    segmenter = UNet(3, WIDTHS)
-    segmenter.load_state_dict(torch.load(WEIGHTS / "lesions.pt"))
-    classifier = Classifier(segmenter.eval())
+    classifier = Classifier(trained_networks("lesions")[0])
     clahe, medseg, hu = data.clahe_slices(folder), data.medseg_slices(folder), data.hu_slices(folder)
     series = np.concatenate([one.hu[::3] for one in data.whole_series(folder)])
     positive = covid.make_cases("COVID-19 figures", covid.figures(folder, "covid"), True, pair)
@@ -119,10 +82,10 @@ def train_covid(folder: Path, models: Path) -> None:
     others = [
         covid.embed(classifier, covid.make_cases(name, images, is_covid, pair), share)
         for name, images, is_covid, share in (
-            ("CLAHE patients", clahe.hu[~clahe.held_back][::8], True, 0.35),
-            ("MedSeg slices", medseg.hu[~medseg.held_back], True, 0.15),
+            ("CLAHE patients", clahe.hu[::8], True, 0.35),
+            ("MedSeg slices", medseg.hu, True, 0.15),
             ("series without COVID-19", series, False, 0.35),
-            ("HU slices", hu.hu[~hu.held_back], False, 0.15),
+            ("HU slices", hu.hu, False, 0.15),
         )
     ]
     yes, no = covid.cross_validate(classifier, figures_, others)
@@ -180,45 +143,42 @@ def train_covid(folder: Path, models: Path) -> None:
     )
 
 
-def train_segmentation(
-    recipe: Recipe, folder: Path, models: Path, *, go_on: bool, everything: bool, average: bool
-) -> None:
-    torch.manual_seed(SEED)
-    network: nn.Module = UNet(3, WIDTHS)
-    weights = WEIGHTS / f"{recipe.role}.pt"
-    if go_on:
-        network.load_state_dict(torch.load(weights))
-    before = copy.deepcopy(network.state_dict())
-    train_role = train_lungs if recipe.role == "lungs" else train_lesions
-    network, losses = train_role(network, folder, recipe, everything)
-    if average:
-        for value, earlier in zip(network.state_dict().values(), before.values(), strict=True):
-            if value.is_floating_point():
-                value.lerp_(earlier, 0.5)
+def train_segmentation(recipe: Recipe, folder: Path, models: Path) -> None:
+    networks = []
+    for fold in range(data.FOLDS):
+        torch.manual_seed(SEED + fold)
+        networks.append(UNet(3, WIDTHS))
+    pools = lung_pools(folder) if recipe.role == "lungs" else lesion_pools(folder)
+    trained, losses = train(networks, pools, recipe)
     WEIGHTS.mkdir(exist_ok=True)
-    torch.save(network.state_dict(), weights)
+    torch.save([network.state_dict() for network in trained], WEIGHTS / f"{recipe.role}.pt")
     publish(recipe, folder, models)
-    if not everything:
-        describe(recipe, models, "not yet measured")
-        accuracy.keep_figures(models, recipe.role, folder)
-        plots.losses(losses, models / recipe.role / "training.png")
+    describe(recipe, models, "not yet measured")
+    accuracy.keep_figures(models, recipe.role, folder)
     describe(recipe, models, accuracy.line(models, recipe.role))
+    plots.losses(losses, models / recipe.role / "training.png")
+
+
+def trained_networks(role: str) -> list[UNet]:
+    """The networks that the last training of a role left."""
+    networks = []
+    for weights in torch.load(WEIGHTS / f"{role}.pt"):
+        network = UNet(3, WIDTHS)
+        network.load_state_dict(weights)
+        networks.append(network.eval())
+    return networks
 
 
 def publish(recipe: Recipe, folder: Path, models: Path) -> None:
-    """Write the ONNX file of a segmentation network from its weights."""
-    network = UNet(3, WIDTHS)
-    network.load_state_dict(torch.load(WEIGHTS / f"{recipe.role}.pt"))
-    target = models / recipe.role
-    shipped: nn.Module = network
-    if recipe.role == "lungs":
-        cut_at(network, LUNG_THRESHOLD)
-    else:
-        cut_at(network, LESION_THRESHOLD)
-        # The kinds of lesion are told better by density (see the card), which the analysis does for one class.
-        shipped = OneForeground(network)
-    export(shipped, recipe.geometry.size, target / "model.onnx")
-    quantise(target / "model.onnx", representative(recipe, folder))
+    """Write the ONNX file of a role from the weights of its networks."""
+    networks = trained_networks(recipe.role)
+    for network in networks:
+        cut_at(network, LUNG_THRESHOLD if recipe.role == "lungs" else LESION_THRESHOLD)
+    # The kinds of lesion are told better by density (see the card), which the analysis does for one class.
+    members = networks if recipe.role == "lungs" else [OneForeground(network) for network in networks]
+    export_committee(
+        Committee(members), recipe.geometry.size, models / recipe.role / "model.onnx", representative(recipe, folder)
+    )
 
 
 def describe(recipe: Recipe, models: Path, measured: str) -> None:
@@ -227,7 +187,7 @@ def describe(recipe: Recipe, models: Path, measured: str) -> None:
     write_manifest(
         models / recipe.role,
         role=recipe.role,
-        name=f"U-Net for {recipe.role}",
+        name=f"Committee of U-Nets for {recipe.role}",
         version=VERSIONS[recipe.role],
         accuracy=measured,
         inputs={
@@ -260,8 +220,7 @@ def representative(recipe: Recipe, folder: Path) -> NDArray[np.float32]:
     for slices, step in ((clahe, 40), (medseg, 2), (hu, 10), *((one, 12) for one in data.whole_series(folder))):
         if recipe.role == "lesions" and slices.name == hu.name:
             continue
-        shown = slices.part(~slices.held_back)
-        images.append(prepare(shown.part(np.arange(len(shown)) % step == 0), recipe)[:, 0])
+        images.append(prepare(slices.part(np.arange(len(slices)) % step == 0), recipe)[:, 0])
     return torch.cat(images).numpy()
 
 
@@ -270,28 +229,14 @@ def main() -> None:
     parser.add_argument("role", choices=("lungs", "lesions", "covid"))
     parser.add_argument("data", type=Path, help="folder that holds training/*.npz")
     parser.add_argument("--models", type=Path, default=Path(__file__).resolve().parents[1])
-    parser.add_argument("--go-on", action="store_true", help="start from the weights that the last training left")
-    parser.add_argument(
-        "--average", action="store_true", help="keep the mean of the weights before and after this round"
-    )
-    parser.add_argument("--everything", action="store_true", help="a last round that sees the held-back slices too")
-    parser.add_argument("--steps", type=int, help="number of batches, for a trial or a shorter round")
-    parser.add_argument("--rate", type=float, help="largest learning rate, for a last round")
+    parser.add_argument("--steps", type=int, help="number of batches, for a trial")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.role == "covid":
         train_covid(arguments.data, arguments.models)
     else:
         recipe = LUNGS if arguments.role == "lungs" else LESIONS
-        recipe = replace(recipe, steps=arguments.steps or recipe.steps, rate=arguments.rate or recipe.rate)
-        train_segmentation(
-            recipe,
-            arguments.data,
-            arguments.models,
-            go_on=arguments.go_on,
-            everything=arguments.everything,
-            average=arguments.average,
-        )
+        train_segmentation(replace(recipe, steps=arguments.steps or recipe.steps), arguments.data, arguments.models)
 
 
 if __name__ == "__main__":

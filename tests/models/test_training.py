@@ -1,11 +1,17 @@
 """What the training makes up, and what it ships; without PyTorch there is no training."""
 
+import numpy as np
+import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training needs PyTorch")
 
-from models.training.augment import add_domes  # noqa: E402
-from models.training.networks import OneForeground, UNet, cut_at  # noqa: E402
+from models.training.augment import Geometry, add_domes  # noqa: E402
+from models.training.data import FOLDS, SHOWN_TO_ALL, Slices  # noqa: E402
+from models.training.export import export_committee  # noqa: E402
+from models.training.member import keep_output, member_name  # noqa: E402
+from models.training.networks import Committee, OneForeground, UNet, cut_at  # noqa: E402
+from models.training.segmentation import Pool, Recipe, train  # noqa: E402
 
 LUNG_HU, MUSCLE_HU = -850.0, 40.0
 
@@ -46,3 +52,44 @@ def test_a_threshold_becomes_one_half():
     assert certain.any()
     assert torch.equal(after[certain] > 0.5, before[certain] > threshold)
     assert torch.allclose(torch.sigmoid(OneForeground(network)(image))[:, 0], after, atol=1e-5)
+
+
+def answer(path, images):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert len(session.get_outputs()) == 1
+    return session.run(None, {"image": images})[0]
+
+
+def test_a_committee_answers_the_mean_of_its_networks_and_each_can_be_taken_out(tmp_path):
+    torch.manual_seed(0)
+    networks = [UNet(3, (4, 8)).eval() for _ in range(3)]
+    images = np.random.default_rng(0).random((2, 1, 32, 32), np.float32)
+    export_committee(Committee(networks), (32, 32), tmp_path / "model.onnx", images[:, 0])
+    together = answer(tmp_path / "model.onnx", images)
+    alone = []
+    for number, network in enumerate(networks):
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes((tmp_path / "model.onnx").read_bytes())
+        keep_output(path, member_name(number))
+        alone.append(answer(path, images))
+        with torch.no_grad():
+            expected = network(torch.from_numpy(images)).numpy()
+        # Eight bits.
+        assert np.abs(alone[-1] - expected).max() < 0.1 * np.abs(expected).max()
+    assert np.allclose(together, np.mean(alone, axis=0), atol=1e-5)
+
+
+def test_a_network_learns_nothing_from_its_own_fold():
+    """Its fold's labels are all foreground, the others' none: it answers as the others say, and they learn both."""
+    random = np.random.default_rng(0)
+    labels = np.zeros((40, 256, 256), np.uint8)
+    folds = np.where(np.arange(40) % 2 == 0, 0, SHOWN_TO_ALL)
+    labels[folds == 0] = 1
+    hu = np.where(labels > 0, -900, 0).astype(np.int16) + random.integers(-50, 50, labels.shape, dtype=np.int16)
+    slices = Slices("made up", hu, labels, labels, np.arange(40), folds)
+    recipe = Recipe("lungs", Geometry((32, 32)), (-1200.0, 200.0), steps=40, opacities=0.0)
+    networks, _ = train([UNet(3, (4, 8)) for _ in range(FOLDS)], [Pool(slices, 1, whole_field=True)], recipe)
+    image = torch.full((1, 1, 32, 32), 300.0 / 1400.0)
+    with torch.no_grad():
+        foreground = [float(1 - torch.softmax(network(image), 1)[:, 0].mean()) for network in networks]
+    assert foreground[0] < 0.5 < min(foreground[1:])
