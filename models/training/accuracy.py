@@ -87,7 +87,7 @@ def segment(lungs: Sequence[Model], lesions: Sequence[Model], slices: data.Slice
     Parameters
     ----------
     lungs, lesions: Sequence[Model]
-        A model for each fold, or one for all; without lesion models there will be no lesions.
+        A model for each fold, or one for all; without lesion models no lesions are looked for.
     slices: data.Slices
     """
 
@@ -132,10 +132,11 @@ def cross_validate(models: Path, role: Role, folder: Path, step: int = 1, worst:
 
 def measure_shipped(models: Path, folder: Path, step: int = 1) -> Iterator[Row]:
     """Dice of the shipped files on the slices that they were trained on: no measure of unseen data."""
-    pair = [[Model(load_manifest(models / role, role), threads=1)] for role in SEGMENTERS]
+    lungs, lesions = ([Model(load_manifest(models / role, role), threads=1)] for role in SEGMENTERS)
     for role in SEGMENTERS:
         for slices in labelled(folder, role, step):
-            yield from _rows(role, segment(*pair, slices), slices, "seen in training", False)
+            maps = segment(lungs, lesions if role == "lesions" else [], slices)
+            yield from _rows(role, maps, slices, "seen in training", False)
 
 
 def _rows(role: Role, maps: list[SliceMaps], slices: data.Slices, how: str, worst: bool) -> Iterator[Row]:

@@ -47,6 +47,12 @@ def test_the_cards_hold_what_the_cross_validation_left(role):
         assert card_figure(role, row.what, row.on) == pytest.approx(row.value, abs=5e-4)
 
 
+@pytest.mark.parametrize("role", ["lungs", "lesions"])
+def test_the_cross_validation_is_that_of_the_shipped_file(role):
+    kept = json.loads((MODELS / role / "cross_validation.json").read_text())
+    assert kept["sha256"] == load_manifest(MODELS / role, role).sha256
+
+
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 
 FIGURES = [
