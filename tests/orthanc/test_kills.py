@@ -61,10 +61,11 @@ class Ward:
         self.state = self.server.storage / "covid-ct"
         WARDS.append(self)
 
-    def stage(self, job: str) -> str:
-        """How far a job is, from the file that a killed plugin leaves."""
+    def stage(self, job: str, attempt: int = 0) -> str:
+        """How far a job is, from the file that a killed plugin leaves; "waiting" before an attempt has begun."""
         with closing(sqlite3.connect(self.state / "jobs.sqlite", timeout=10)) as database:
-            return str(database.execute("SELECT stage FROM jobs WHERE id = ?", (job,)).fetchone()[0])
+            stage, attempts = database.execute("SELECT stage, attempts FROM jobs WHERE id = ?", (job,)).fetchone()
+        return str(stage) if attempts >= attempt else "waiting"
 
     def stages(self) -> set[str]:
         """Where the jobs stand that have not ended."""
@@ -77,11 +78,11 @@ class Ward:
         with closing(sqlite3.connect(self.server.storage / "index", timeout=10)) as index:
             return int(index.execute("SELECT COUNT(*) FROM Resources WHERE resourceType = 4").fetchone()[0])
 
-    def reach(self, job: str, stage: str, instances: int = 0) -> None:
-        """Wait, as closely as can be, until a job is in a stage and Orthanc holds so many instances."""
+    def reach(self, job: str, stage: str, instances: int = 0, attempt: int = 0) -> None:
+        """Wait, as closely as can be, until a job's attempt is in a stage and Orthanc holds so many instances."""
         end = time.monotonic() + REACH_S
         while time.monotonic() < end:
-            there = STAGES.index(self.stage(job)) >= STAGES.index(stage)
+            there = STAGES.index(self.stage(job, attempt)) >= STAGES.index(stage)
             if there and (not instances or int(self.server.get("/statistics")["CountInstances"]) >= instances):
                 return
         raise AssertionError(f"Job {job} did not come to {stage}; it is in {self.stage(job)}.")
@@ -229,8 +230,9 @@ def test_a_series_that_brings_orthanc_down_twice_is_set_aside(
         image.PixelData = pixels.tobytes()
     job = server.post("/covid/analyze", {"Series": upload_images(server, poison)})["ID"]
     other = server.post("/covid/analyze", {"Series": upload_images(server, renamed(images, "good"))})["ID"]
-    for _ in range(2):
-        ward.reach(job, "lungs")
+    for attempt in (1, 2):
+        # Until the restarted plugin has looked, the file tells of the attempt that was killed.
+        ward.reach(job, "lungs", attempt=attempt)
         server.kill()
         server.start()
     ended = wait_for_job(server, job)
