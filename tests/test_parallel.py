@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -14,6 +15,12 @@ def test_results_come_in_order_from_several_threads():
         return item * 2
 
     assert list(in_parallel(work, range(8), 2)) == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+def test_the_threads_compute_when_nobody_else_does_and_the_caller_goes_on_as_before():
+    before = os.sched_getscheduler(0)
+    assert set(in_parallel(lambda _: os.sched_getscheduler(0), range(4), 2)) == {os.SCHED_IDLE}
+    assert os.sched_getscheduler(0) == before != os.SCHED_IDLE
 
 
 def test_a_failure_stops_what_has_not_begun():

@@ -13,6 +13,9 @@ from models.training.data import EQUALISED_HU, picture_to_hu
 
 AIR_HU = -1024.0
 
+AERATED_HU = -500.0
+"""Less than this is lung with air in it, or air outside."""
+
 
 def equalise(hu: NDArray[np.int16], tiles: int = 8, limit: float = 0.015) -> NDArray[np.int16]:
     """An image after min-max scaling and contrast-limited adaptive histogram equalisation (Zuiderveld 1994), as HU.
@@ -62,6 +65,8 @@ class Geometry:
         Largest shift, as a part of the box.
     mirror: float
         Probability of a mirror flip.
+    prone: float
+        Probability of a flip that shows the spine at the top, as unturned images of patients who lie prone do.
     bend: float
         Standard deviation of an elastic displacement, as a part of half the image.
     """
@@ -71,6 +76,7 @@ class Geometry:
     degrees: float = 12.0
     shift: float = 0.08
     mirror: float = 0.5
+    prone: float = 0.0
     bend: float = 0.0
 
 
@@ -106,16 +112,17 @@ def move(
     row = (boxes[:, 0] + boxes[:, 1]) / 2 + height * uniform(random, count, -geometry.shift, geometry.shift)
     column = (boxes[:, 2] + boxes[:, 3]) / 2 + width * uniform(random, count, -geometry.shift, geometry.shift)
     sign = torch.where(mirrored, -1.0, 1.0)
+    upside = torch.where(torch.rand(count, generator=random) < geometry.prone, -1.0, 1.0)
     cosine, sine = torch.cos(angle), torch.sin(angle)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 1], theta[:, 0, 2] = (
         sign * cosine * width / columns,
-        -sine * height / columns,
+        -upside * sine * height / columns,
         2 * column / columns - 1,
     )
     theta[:, 1, 0], theta[:, 1, 1], theta[:, 1, 2] = (
         sign * sine * width / rows,
-        cosine * height / rows,
+        upside * cosine * height / rows,
         2 * row / rows - 1,
     )
     grid = functional.affine_grid(theta, [count, 1, *geometry.size], align_corners=False)
@@ -187,6 +194,33 @@ def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[T
     visible = functional.max_pool2d(functional.avg_pool2d(visible.float(), 3, 1, 1).gt(0.5).float(), 3, 1, 1).bool()
     visible &= (strength > 0.5) & lungs
     return opaque, torch.where(visible, 1 + dense.long(), 0)[:, 0]
+
+
+def paste_lesions(
+    hu: Tensor, lungs: Tensor, lesions: Tensor, donor_hu: Tensor, donor_lesions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Lay other images' lesions into images, where these show lung with air in it, or lesion.
+
+    Parameters
+    ----------
+    hu, donor_hu: Tensor
+        Shape (images, 1, rows, columns), all cut to the lungs, so that lung lies on lung.
+    lungs: Tensor
+        Shape (images, rows, columns), true where lung is or may be.
+    lesions, donor_lesions: Tensor
+        Label maps of the same shape; nowhere IGNORED.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Images and label maps with the lesions of both.
+    """
+    seen = ((hu < AERATED_HU) & lungs[:, None] | (lesions > 0)[:, None]).float()
+    # A closing, so that vessels within the lung count as lung.
+    seen = -functional.max_pool2d(-functional.max_pool2d(seen, 5, 1, 2), 5, 1, 2)
+    pasted = (donor_lesions > 0)[:, None] & (seen > 0)
+    strength = functional.avg_pool2d(pasted.float(), 3, 1, 1)
+    return hu.lerp(donor_hu, strength), torch.where(pasted[:, 0], donor_lesions, lesions)
 
 
 def add_domes(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from models.training.augment import (
     add_opacities,
     equalise,
     move,
+    paste_lesions,
     swap_sides,
     uniform,
     vary_intensities,
@@ -89,6 +90,8 @@ class Pool:
         Whether slices with little lung (the domes of the diaphragm, the tips) are drawn more often.
     thickened: float
         Part of the images that are mixed with a neighbour, as thick slices and breathing do.
+    pasted: float
+        Part of the images that get the lesions of another image as well.
     """
 
     def __init__(
@@ -102,10 +105,12 @@ class Pool:
         own_lesions: bool = False,
         favour_small: bool = False,
         thickened: float = 0.0,
+        pasted: float = 0.0,
     ) -> None:
         area = np.count_nonzero(slices.lungs, axis=(1, 2)).astype(np.float32)
         self.weights = torch.from_numpy(np.clip(area, SMALL, None) ** (-0.6 if favour_small else 0.0))
-        self.share, self.equalised, self.own_lesions, self.thickened = share, equalised, own_lesions, thickened
+        self.share, self.equalised, self.own_lesions = share, equalised, own_lesions
+        self.thickened, self.pasted = thickened, pasted
         self.patients = torch.from_numpy(slices.patients)
         self.folds = torch.from_numpy(slices.folds)
         self.hu = torch.from_numpy(slices.hu)
@@ -115,6 +120,13 @@ class Pool:
             self.boxes = torch.tensor([[0.0, slices.hu.shape[1], 0.0, slices.hu.shape[2]]]).repeat(len(slices), 1)
         else:
             self.boxes = torch.from_numpy(regions(slices, by_patient))
+
+    def draw_donors(self, folds: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Which of some images, whose folds are given, get lesions; images of the same folds, labels and boxes."""
+        chosen = torch.rand(len(folds), generator=random) < self.pasted
+        same = (self.folds == folds[chosen, None]).float()
+        index = torch.multinomial(same, 1, generator=random)[:, 0] if len(same) else torch.zeros(0, dtype=torch.long)
+        return chosen, self.hu[index].float()[:, None], self.labels[index], self.boxes[index]
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Images, labels (lungs and lesions), boxes, which images may get made-up lesions, and folds."""
@@ -151,10 +163,19 @@ class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         # Systematic sampling: every source gets its share as evenly as whole numbers allow.
         picks = (np.arange(BATCH) + torch.rand(1, generator=random).item()) / BATCH * cumulated[-1]
         counts = np.bincount(np.searchsorted(cumulated, picks), minlength=len(self.pools))
-        parts = [pool.draw(int(count), random) for pool, count in zip(self.pools, counts, strict=True) if count]
-        hu, labels, boxes, clean, folds = (torch.cat(values) for values in zip(*parts, strict=True))
+        drawn = [(pool, pool.draw(int(count), random)) for pool, count in zip(self.pools, counts, strict=True) if count]
+        hu, labels, boxes, clean, folds = (
+            torch.cat(values) for values in zip(*(part for _, part in drawn), strict=True)
+        )
         hu, labels, mirrored = move(hu, labels, boxes, recipe.geometry, random)
         lungs, lesions = swap_sides(labels[:, 0], mirrored), labels[:, 1]
+        donors = [pool.draw_donors(part[-1], random) for pool, part in drawn]
+        chosen, donor_hu, donor_labels, donor_boxes = (torch.cat(values) for values in zip(*donors, strict=True))
+        if chosen.any():
+            donor_hu, donor_labels, _ = move(donor_hu, donor_labels, donor_boxes, recipe.geometry, random)
+            hu[chosen], lesions[chosen] = paste_lesions(
+                hu[chosen], lungs[chosen] > 0, lesions[chosen], donor_hu, donor_labels[:, 1]
+            )
         domed = (lungs != IGNORED).flatten(1).all(dim=1) & (torch.rand(len(hu), generator=random) < recipe.domes)
         if domed.any():
             hu[domed], gone = add_domes(hu[domed], (lungs[domed] > 0)[:, None], random)

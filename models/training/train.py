@@ -24,12 +24,14 @@ from models.training.networks import Classifier, Committee, OneForeground, UNet,
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.0.0", "lesions": "2.0.0", "covid": "1.1.0"}
+VERSIONS = {"lungs": "2.1.0", "lesions": "2.1.0", "covid": "1.1.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
-LUNGS = Recipe("lungs", Geometry((256, 256), zoom=(0.7, 1.25)), clip_hu=(-1200.0, 200.0), steps=2300, domes=0.25)
-LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015), clip_hu=(-1200.0, 200.0), steps=3300)
+LUNGS = Recipe(
+    "lungs", Geometry((256, 256), zoom=(0.7, 1.25), prone=0.1), clip_hu=(-1200.0, 200.0), steps=2500, domes=0.25
+)
+LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015), clip_hu=(-1200.0, 200.0), steps=4700)
 
 LUNG_THRESHOLD = 0.7
 """Probability from which a pixel is lung: best of 0.3 to 0.9 on slices of the HU set and of CLAHE patients that the
@@ -60,9 +62,9 @@ def lesion_pools(folder: Path) -> list[Pool]:
     """What the lesion model learns from."""
     clahe, series = data.clahe_slices(folder), list(data.whole_series(folder))
     return [
-        Pool(clahe, 4, whole_field=False, own_lesions=True, favour_small=True),
-        Pool(clahe, 3, whole_field=False, own_lesions=True, by_patient=True),
-        Pool(data.medseg_slices(folder), 6, whole_field=False, own_lesions=True),
+        Pool(clahe, 4, whole_field=False, own_lesions=True, favour_small=True, pasted=0.25),
+        Pool(clahe, 3, whole_field=False, own_lesions=True, by_patient=True, pasted=0.25),
+        Pool(data.medseg_slices(folder), 6, whole_field=False, own_lesions=True, pasted=0.4),
         Pool(data.phantoms(), 1, whole_field=False, own_lesions=True, by_patient=True),
         *(Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True) for one in series),
     ]
@@ -143,12 +145,29 @@ def train_covid(folder: Path, models: Path) -> None:
     )
 
 
-def train_segmentation(recipe: Recipe, folder: Path, models: Path) -> None:
+def untrained_networks() -> list[UNet]:
+    """One network for each fold, with random weights."""
     networks = []
     for fold in range(data.FOLDS):
         torch.manual_seed(SEED + fold)
         networks.append(UNet(3, WIDTHS))
-    pools = lung_pools(folder) if recipe.role == "lungs" else lesion_pools(folder)
+    return networks
+
+
+def lung_networks() -> list[UNet]:
+    """The networks of the lungs with new last layers, of which each has not seen the lesion network's own fold."""
+    networks = untrained_networks()
+    for network, trained in zip(networks, trained_networks("lungs"), strict=True):
+        trained.head = network.head
+        network.load_state_dict(trained.state_dict())
+    return networks
+
+
+def train_segmentation(recipe: Recipe, folder: Path, models: Path) -> None:
+    if recipe.role == "lungs":
+        networks, pools = untrained_networks(), lung_pools(folder)
+    else:
+        networks, pools = lung_networks(), lesion_pools(folder)
     trained, losses = train(networks, pools, recipe)
     WEIGHTS.mkdir(exist_ok=True)
     torch.save([network.state_dict() for network in trained], WEIGHTS / f"{recipe.role}.pt")
@@ -161,8 +180,11 @@ def train_segmentation(recipe: Recipe, folder: Path, models: Path) -> None:
 
 def trained_networks(role: str) -> list[UNet]:
     """The networks that the last training of a role left."""
+    file = WEIGHTS / f"{role}.pt"
+    if not file.is_file():
+        raise SystemExit(f"{file} is missing, which the training of the {role} leaves; run that first.")
     networks = []
-    for weights in torch.load(WEIGHTS / f"{role}.pt"):
+    for weights in torch.load(file):
         network = UNet(3, WIDTHS)
         network.load_state_dict(weights)
         networks.append(network.eval())

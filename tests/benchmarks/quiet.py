@@ -18,7 +18,7 @@ CLIENT = Path(__file__).with_name("quiet_client.py")
 IDLE_S = 60.0
 """How long an idle Orthanc is asked."""
 
-SERIES = 4
+SERIES = 10
 """Series that are analysed meanwhile, one after the other."""
 
 FEWEST_CALLS = 100
