@@ -19,9 +19,8 @@ def cores() -> int:
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Results of a function for some items, in their order, computed by several threads.
 
-    The threads compute when nobody else has work for a core, so that whoever asks Orthanc something meanwhile is
-    answered first: Linux lets any other thread interrupt one of SCHED_IDLE at once (sched(7)), where a nice value only
-    shortens its turns. The caller's own thread stays as it is.
+    The threads compute when nobody else has work for a core (SCHED_IDLE, sched(7)), so that whoever asks Orthanc
+    something meanwhile is answered first. The caller's own thread stays as it is.
 
     Items are taken as threads get free, so that few of them are held at once. If the work or the next item fails, or
     the caller stops asking, what has not begun is not begun, and what has begun is waited for.
