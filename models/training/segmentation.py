@@ -169,13 +169,14 @@ class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         )
         hu, labels, mirrored = move(hu, labels, boxes, recipe.geometry, random)
         lungs, lesions = swap_sides(labels[:, 0], mirrored), labels[:, 1]
-        donors = [pool.draw_donors(part[-1], random) for pool, part in drawn]
-        chosen, donor_hu, donor_labels, donor_boxes = (torch.cat(values) for values in zip(*donors, strict=True))
-        if chosen.any():
-            donor_hu, donor_labels, _ = move(donor_hu, donor_labels, donor_boxes, recipe.geometry, random)
-            hu[chosen], lesions[chosen] = paste_lesions(
-                hu[chosen], lungs[chosen] > 0, lesions[chosen], donor_hu, donor_labels[:, 1]
-            )
+        if any(pool.pasted for pool in self.pools):
+            donors = [pool.draw_donors(part[-1], random) for pool, part in drawn]
+            chosen, *donated = (torch.cat(values) for values in zip(*donors, strict=True))
+            if chosen.any():
+                donor_hu, donor_labels, _ = move(*donated, recipe.geometry, random)
+                hu[chosen], lesions[chosen] = paste_lesions(
+                    hu[chosen], lungs[chosen] > 0, lesions[chosen], donor_hu, donor_labels[:, 1]
+                )
         domed = (lungs != IGNORED).flatten(1).all(dim=1) & (torch.rand(len(hu), generator=random) < recipe.domes)
         if domed.any():
             hu[domed], gone = add_domes(hu[domed], (lungs[domed] > 0)[:, None], random)
