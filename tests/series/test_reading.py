@@ -57,6 +57,21 @@ def test_images_in_any_order_become_one_volume(series: list[Dataset]) -> None:
     assert volume.headers[0].PatientName == "Secret^Name"
 
 
+def test_each_image_is_shown_as_it_will_be_in_the_volume(series: list[Dataset]) -> None:
+    shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def show(image: Volume) -> None:
+        shown[image.headers[0].SOPInstanceUID] = image.hu[0].copy(), image.affine
+
+    volume = read(series[::-1], seen=show)
+    assert len(shown) == len(volume.hu)
+    for index, header in enumerate(volume.headers):
+        hu, affine = shown[header.SOPInstanceUID]
+        assert np.array_equal(hu, volume.hu[index])
+        assert np.allclose(affine[:, 1:3], volume.affine[:, 1:3])
+        assert np.allclose(affine[:, 3], volume.affine @ (index, 0, 0, 1))
+
+
 def test_slices_ascend_along_the_normal_of_turned_images(series: list[Dataset]) -> None:
     for image in series:
         image.ImageOrientationPatient = [-1, 0, 0, 0, 1, 0]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
+from covid_ct.series.volume import Volume
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import StoreError
@@ -154,6 +155,32 @@ def test_results_of_a_deleted_series_are_not_waited_with(
     work(worker)
     assert (hospital.jobs[job.id].state, hospital.jobs[job.id].reason) == (State.FAILURE, "SeriesChanged")
     assert not outbox.of(job.id).exists()
+
+
+def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: Hospital) -> None:
+    """What Orthanc's database says of the slices tells which of them the first network will want."""
+    expected: list[str] = []
+    offered: list[str] = []
+
+    class Watched:
+        def head_start(self, uids: list[str], affine: Any) -> Any:
+            expected.extend(uids)
+            return self
+
+        def offer(self, image: Volume) -> None:
+            offered.append(image.headers[0].SOPInstanceUID)
+
+        def analyze(self, volume: Volume, progress: object, cancelled: object, head_start: object) -> None:
+            assert head_start is self
+            assert expected == [header.SOPInstanceUID for header in volume.headers]
+            assert sorted(offered) == sorted(expected)
+            worker.stop()
+            raise ModelError("enough")
+
+    worker._analyzer = Watched()  # type: ignore[assignment]
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    work(worker)
+    assert hospital.jobs[job.id].error.endswith("enough")
 
 
 def test_work_stands_back_behind_orthanc(worker: Worker, hospital: Hospital) -> None:

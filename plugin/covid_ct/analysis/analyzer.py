@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from covid_ct.analysis.edges import join_edges, trim_edge
 from covid_ct.analysis.findings import Findings, ModelIdentity
+from covid_ct.analysis.head_start import HeadStart
 from covid_ct.analysis.lesions import find_lesions
 from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning
 from covid_ct.analysis.measurements import measure
@@ -96,11 +98,24 @@ class Analyzer:
         parts = [*(identity.sha256 for identity in self.identities), *map(str, self.settings.values())]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
+    def head_start(self, uids: Sequence[str], affine: NDArray[np.float64]) -> HeadStart:
+        """The first network, ready for slices of a series that is being read, for `analyze`.
+
+        Parameters
+        ----------
+        uids: Sequence[str]
+            SOPInstanceUIDs of the series, in the order in which they will be in its volume.
+        affine: NDArray[np.float64]
+            As `Volume.affine`.
+        """
+        return HeadStart(self._slots["lungs"].model, uids, affine)
+
     def analyze(
         self,
         volume: Volume,
         progress: Callable[[str, float], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        head_start: HeadStart | None = None,
     ) -> Findings:
         """Analyse one series. The same volume gives the same findings.
 
@@ -112,6 +127,8 @@ class Analyzer:
             whole analysis that is done.
         cancelled: Callable[[], bool] | None
             Asked after every batch of slices whether to stop.
+        head_start: HeadStart | None
+            What is known of slices that were read first; makes no difference but in time.
 
         Returns
         -------
@@ -141,16 +158,18 @@ class Analyzer:
 
         # What runs now runs to the end, even if an engine gets ready meanwhile.
         models = {role: slot.model for role, slot in self._slots.items()}
+        known = {}
+        if head_start is not None:
+            models["lungs"], known = head_start.model, head_start.known(volume)
         lungs = np.zeros(volume.hu.shape, np.uint8)
         lesions = np.zeros(volume.hu.shape, np.uint8)
         # Views: what is painted into them stands in the volume's own grid.
         lungs_view, lesions_view = volume.to_lps(lungs), volume.to_lps(lesions)
         hu = volume.to_lps(volume.hu)
-        steps = np.linalg.norm(volume.lps_affine[:3, :3], axis=0)
-        spacing = (float(steps[0]), float(steps[1]), float(steps[2]))
+        spacing = volume.lps_spacing
 
         scan = Scan(hu, spacing)
-        prediction = predict(models["lungs"], scan, ticker("lungs"))
+        prediction = predict(models["lungs"], scan, ticker("lungs"), known)
         lung_map = find_lungs(prediction, scan, volume.series_uid)
         paint(lungs_view, lung_map)
         # Grids of this size are not to lie about while the next stage works.

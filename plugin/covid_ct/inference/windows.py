@@ -1,6 +1,6 @@
 """Running a segmentation network over a whole scan: slice by slice in 2-D, in overlapping windows in 3-D."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -42,7 +42,9 @@ class Prediction:
     probabilities: NDArray[np.uint8]
 
 
-def predict(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
+def predict(
+    model: Model, scan: Scan, tick: Callable[[float], None], known: Mapping[int, NDArray[np.uint8]] | None = None
+) -> Prediction:
     """Run a segmentation network over a scan.
 
     Parameters
@@ -52,6 +54,8 @@ def predict(model: Model, scan: Scan, tick: Callable[[float], None]) -> Predicti
     scan: Scan
     tick: Callable[[float], None]
         Called after every batch or window with the fraction done; may raise to stop.
+    known: Mapping[int, NDArray[np.uint8]] | None
+        A 2-D network's answers for some slices by their index, from `answer_slices`.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def predict(model: Model, scan: Scan, tick: Callable[[float], None]) -> Predicti
     """
     if model.manifest.input.dimensions == 3:
         return _predict_windows(model, scan, tick)
-    return _predict_slices(model, scan, tick)
+    return _predict_slices(model, scan, tick, known or {})
 
 
 def to_tensor(images: NDArray[np.float32], model_input: ModelInput) -> NDArray[np.float32]:
@@ -92,38 +96,53 @@ def _foreground(model: Model, tensor: NDArray[np.float32]) -> NDArray[np.float32
     return answer if answer.shape[1] == 1 else answer[:, 1:]
 
 
-def _predict_slices(model: Model, scan: Scan, tick: Callable[[float], None]) -> Prediction:
+def looked_at(model: Model, indices: Sequence[int], spacing_mm: float) -> list[int]:
+    """Which of some slices, so far apart, a 2-D network looks at: every so many, and the last one."""
+    spread = list(indices[:: max(1, int(round(STEP_MM[model.manifest.role] / spacing_mm, 3)))])
+    return spread if spread[-1] == indices[-1] else [*spread, indices[-1]]
+
+
+def answer_slices(model: Model, scan: Scan, indices: Sequence[int]) -> NDArray[np.uint8]:
+    """A 2-D network's answer for some slices, run as one batch; as `Prediction.probabilities`."""
+    model_input = model.manifest.input
+    boxes = scan.slice_boxes(model_input, indices, scan.box(model_input))
+    tensor = to_tensor(scan.slices(model_input, boxes), model_input)
+    answer = from_tensor(_foreground(model, tensor), model_input)
+    if _own_boxes(model_input):
+        answer = np.stack([_paste(part, box, scan.hu.shape) for part, box in zip(answer, boxes, strict=True)])
+    return _to_bytes(answer).swapaxes(0, 1)
+
+
+def _own_boxes(model_input: ModelInput) -> bool:
+    """Cropped to the body, every slice has a box of its own; all meet on the grid of the field."""
+    return model_input.region == "body"
+
+
+def _predict_slices(
+    model: Model, scan: Scan, tick: Callable[[float], None], known: Mapping[int, NDArray[np.uint8]]
+) -> Prediction:
     model_input = model.manifest.input
     common = scan.box(model_input)
     wanted = list(range(*common.slices))
     if scan.lungs is not None:
         wanted = [index for index in wanted if scan.lungs[index].any()]
-    indices = _spread(wanted, max(1, int(round(STEP_MM[model.manifest.role] / scan.spacing[0], 3))))
-    # Cropped to the body, every slice has a box of its own; all meet on the grid of the field.
-    own_boxes = model_input.region == "body"
-    cells = FIELD_GRID if own_boxes else (model_input.size[0], model_input.size[1])
+    indices = looked_at(model, wanted, scan.spacing[0])
+    cells = FIELD_GRID if _own_boxes(model_input) else (model_input.size[0], model_input.size[1])
     grid = Grid(np.array(indices), common.rows, common.columns, cells)
     classes = len(model.manifest.output.classes) - 1
     probabilities = np.zeros((classes, len(indices), *cells), np.uint8)
-    batches = [slice(start, start + model.batch) for start in range(0, len(indices), model.batch)]
+    for number, index in enumerate(indices):
+        if index in known:
+            probabilities[:, number] = known[index]
+    unknown = [number for number, index in enumerate(indices) if index not in known]
+    batches = [unknown[start : start + model.batch] for start in range(0, len(unknown), model.batch)]
 
-    def work(batch: slice) -> None:
-        boxes = scan.slice_boxes(model_input, indices[batch], common)
-        tensor = to_tensor(scan.slices(model_input, boxes), model_input)
-        answer = from_tensor(_foreground(model, tensor), model_input)
-        if own_boxes:
-            answer = np.stack([_paste(part, box, scan.hu.shape) for part, box in zip(answer, boxes, strict=True)])
-        probabilities[:, batch] = _to_bytes(answer).swapaxes(0, 1)
+    def work(batch: list[int]) -> None:
+        probabilities[:, batch] = answer_slices(model, scan, [indices[number] for number in batch])
 
     for number, _ in enumerate(in_parallel(work, batches, model.workers), start=1):
         tick(number / len(batches))
     return Prediction(grid, probabilities)
-
-
-def _spread(indices: list[int], step: int) -> list[int]:
-    """Every so many of some indices, and the last one."""
-    spread = indices[::step]
-    return spread if spread[-1] == indices[-1] else [*spread, indices[-1]]
 
 
 def _paste(answer: NDArray[np.float32], box: Box, shape: tuple[int, ...]) -> NDArray[np.float32]:

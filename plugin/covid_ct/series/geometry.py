@@ -117,7 +117,7 @@ def arrange(series_uid: str, slices: Sequence[SliceHeader], rules: SeriesRules) 
     for item in slices:
         check_slice(series_uid, item, first)
     check_voxels(series_uid, len(slices), first, rules)
-    row, column, normal = _axes(first)
+    normal = _axes(first)[2]
     angle = np.degrees(np.arccos(min(1.0, abs(normal[2]))))
     if angle > MAX_OBLIQUITY_DEG:
         raise SeriesRefused(
@@ -129,12 +129,28 @@ def arrange(series_uid: str, slices: Sequence[SliceHeader], rules: SeriesRules) 
     heights = (positions @ normal)[order]
     spacing = _check_spacing(name, heights, positions[order, 2], rules)
     _check_shift(name, heights, positions[order] - np.outer(heights, normal))
-    affine = np.eye(4)
-    affine[:3, 0] = normal * spacing
-    affine[:3, 1] = column * first.pixel_spacing[0]
-    affine[:3, 2] = row * first.pixel_spacing[1]
+    affine = slice_affine(first, spacing)
     affine[:3, 3] = positions[order[0]]
     return Arrangement(order, affine)
+
+
+def slice_affine(item: SliceHeader, spacing_mm: float) -> NDArray[np.float64]:
+    """As `Volume.affine`, of a volume that begins with a slice.
+
+    Parameters
+    ----------
+    item: SliceHeader
+        Already checked.
+    spacing_mm: float
+        Distance in mm to the next slice.
+    """
+    row, column, normal = _axes(item)
+    affine = np.eye(4)
+    affine[:3, 0] = normal * spacing_mm
+    affine[:3, 1] = column * item.pixel_spacing[0]
+    affine[:3, 2] = row * item.pixel_spacing[1]
+    affine[:3, 3] = item.position
+    return affine
 
 
 def _axes(item: SliceHeader) -> NDArray[np.float64]:

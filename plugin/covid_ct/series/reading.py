@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
 from covid_ct.parallel import cores, in_parallel
 from covid_ct.series.attributes import DECODING_ERRORS, attribute, bad_header, numbers, optional, text, whole_number
-from covid_ct.series.geometry import Arrangement, arrange, check_slice, check_voxels
+from covid_ct.series.geometry import Arrangement, arrange, check_slice, check_voxels, slice_affine
 from covid_ct.series.headers import SeriesHeader, SeriesRules, SliceHeader, check_series
 from covid_ct.series.pixels import Decode, hounsfield_units, stored_values
 from covid_ct.series.volume import Volume
@@ -38,6 +38,7 @@ def read_series(
     decode: Decode,
     rules: SeriesRules | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    seen: Callable[[Volume], None] = lambda _image: None,
 ) -> Volume:
     """Read the images of one series.
 
@@ -51,6 +52,9 @@ def read_series(
         Which series may be analysed.
     cancelled: Callable
         Asked before each image.
+    seen: Callable
+        Called on several threads with every image that is read, while others still are: a volume of one slice, whose
+        pixels are there during the call.
 
     Returns
     -------
@@ -92,6 +96,7 @@ def read_series(
         number, header, content = image
         pixels[number] = hounsfield_units(header, stored_values(header, content, decode))
         del header["PixelData"]
+        seen(Volume(pixels[number : number + 1], slice_affine(slices[number], 1.0), (header,)))
 
     for _ in in_parallel(convert, checked(), cores()):
         pass

@@ -85,6 +85,12 @@ class Volume:
         return turned
 
     @property
+    def lps_spacing(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbouring slices, rows and columns of the standard axial view."""
+        lengths = np.linalg.norm(self.lps_affine[:3, :3], axis=0)
+        return float(lengths[0]), float(lengths[1]), float(lengths[2])
+
+    @property
     def _turn(self) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
         """The volume's axes in the order (head, posterior, left) and the flips that make them ascend."""
         directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)

@@ -148,7 +148,7 @@ class Intake:
         try:
             check_series(series_header(record, image), rules)
             # Only now all slices: there may have been far too many.
-            arrange(record.uid, self.pacs.slice_headers(record, image), rules)
+            arrange(record.uid, list(self.pacs.slice_headers(record, image).values()), rules)
         except SeriesRefused as refusal:
             return refusal
         return None

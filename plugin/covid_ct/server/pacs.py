@@ -185,8 +185,10 @@ class Pacs:
         tags: dict[str, Any] = self._get(f"/instances/{record.instances[0]}/simplified-tags")
         return tags
 
-    def slice_headers(self, record: SeriesRecord, image: Mapping[str, Any]) -> list[SliceHeader]:
-        """The headers of all slices as far as Orthanc's database has them; size and spacing are those of one image.
+    def slice_headers(self, record: SeriesRecord, image: Mapping[str, Any]) -> dict[str, SliceHeader]:
+        """The headers of all slices, by SOPInstanceUID, as far as Orthanc's database has them.
+
+        Size and spacing are those of one image.
 
         Numbers that are missing or none are NaN, so that `arrange` refuses them.
 
@@ -202,8 +204,8 @@ class Pacs:
             If the series is gone.
         """
         positions = [instance["MainDicomTags"] for instance in self._get(f"/series/{record.id}/instances")]
-        return [
-            SliceHeader(
+        return {
+            str(tags["SOPInstanceUID"]): SliceHeader(
                 position=_numbers(tags, "ImagePositionPatient"),
                 orientation=_numbers(tags, "ImageOrientationPatient"),
                 pixel_spacing=_numbers(image, "PixelSpacing"),
@@ -211,7 +213,7 @@ class Pacs:
                 columns=_numbers(image, "Columns")[0],
             )
             for tags in positions
-        ]
+        }
 
     def metadata(self, instances: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Each instance that is still there, with its metadata by name; many are asked for at once.

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.analysis.head_start import HeadStart
 from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
 from covid_ct.results.objects import build_results, write_result
+from covid_ct.series.geometry import arrange
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Failure, Job, State, Trigger
 from covid_ct.server.metrics import Metrics
-from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
 
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
@@ -228,20 +230,35 @@ class Worker(threading.Thread):
             return self._jobs.is_cancelled(job.id)
 
         with self._stage(job, "reading"):
+            head_start = self._head_start(record)
             volume = read_series(
                 self._pacs.dicom(record.instances),
                 self._pacs.decode,
                 self._intake.configuration.series_rules,
                 cancelled=checked,
+                seen=head_start.offer,
             )
         with self._stage(job, "analysing"):
             findings = self._analyzer.analyze(
-                volume, lambda stage, fraction: self._progress(job, "analysing", fraction, stage), checked
+                volume, lambda stage, fraction: self._progress(job, "analysing", fraction, stage), checked, head_start
             )
         with self._stage(job, "writing"), self._outbox.filling(job.id) as folder:
             for result in build_results(volume, findings, {"models": self._analyzer.fingerprint}):
                 write_result(result.dataset, folder / result.name)
             (folder / FINDINGS_FILE).write_text(json.dumps(findings.to_dict()))
+
+    def _head_start(self, record: SeriesRecord) -> HeadStart:
+        """What begins to analyse while the series is read, by what Orthanc's database says of its slices.
+
+        Raises
+        ------
+        SeriesRefused
+            If the series may not be analysed.
+        """
+        headers = self._pacs.slice_headers(record, self._pacs.image_tags(record))
+        arrangement = arrange(record.uid, list(headers.values()), self._intake.configuration.series_rules)
+        uids = list(headers)
+        return self._analyzer.head_start([uids[index] for index in arrangement.order], arrangement.affine)
 
     def _store(self, job: Job) -> None:
         folder = self._outbox.of(job.id)
