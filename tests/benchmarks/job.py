@@ -58,7 +58,8 @@ def section() -> tuple[Section, Measured]:
             "which at "
             "least one network ran, `rest` all other time; the stages are the plugin's own log, `start` what "
             "passes before "
-            f"the first. Median of {REPEATS} runs up to {REFERENCE} slices, one run beyond. Memory is the peak of "
+            "the first. The first network begins while the series is read. "
+            f"Median of {REPEATS} runs up to {REFERENCE} slices, one run beyond. Memory is the peak of "
             "the process "
             "beyond idle Orthanc with the models loaded.",
             table(

@@ -31,12 +31,13 @@ def section(job: Job) -> Section:
     networks = [_network(REPOSITORY / "models" / role / "model.onnx", runs, rates) for role, runs in job.runs.items()]
     multiplications, network_s = (sum(parts) for parts in zip(*networks, strict=True))
     stages = [
-        ("reading", "copy the pixels out of Orthanc and into the volume", 4 * voxels, job.stages["reading"]),
         (
-            "analysing, without networks",
-            "read the volume for each of two networks, write, trim and count two label maps",
-            2 * 2 * voxels + 3 * 2 * voxels + 2 * 4 * REFERENCE * GRID_CELLS,
-            max(0.0, job.stages["analysing"] - job.networks),
+            "reading and analysing, without networks",
+            "copy the pixels out of Orthanc and into the volume, read it for each of two networks, write, trim and "
+            "count two label maps",
+            4 * voxels + 2 * 2 * voxels + 3 * 2 * voxels + 2 * 4 * REFERENCE * GRID_CELLS,
+            # The first network begins while the series is read.
+            max(0.0, job.stages["reading"] + job.stages["analysing"] - job.networks),
         ),
         (
             "writing",

@@ -12,8 +12,9 @@ from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
 from covid_ct.series.volume import Volume
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
+from covid_ct.server.outbox import Outbox
 from covid_ct.server.pacs import StoreError
-from covid_ct.server.worker import FINDINGS_FILE, NICENESS, Outbox, Worker
+from covid_ct.server.worker import FINDINGS_FILE, NICENESS, Worker
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
 from tests.server.fake_orthanc import FakeOrthancError
@@ -57,27 +58,6 @@ def one_turn(worker: Worker, analyse: Callable[[Job], None]) -> None:
     work(worker)
 
 
-def test_results_appear_whole_or_not_at_all(outbox: Outbox) -> None:
-    with contextlib.suppress(OSError), outbox.filling("j1") as folder:
-        (folder / "a.dcm").write_bytes(b"a")
-        raise OSError(errno.ENOSPC, "the disk is full")
-    assert list(outbox.folder.iterdir()) == []
-    with outbox.filling("j1") as folder:
-        (folder / "a.dcm").write_bytes(b"a")
-        assert not outbox.of("j1").exists()
-    assert [path.name for path in outbox.of("j1").iterdir()] == ["a.dcm"]
-    outbox.empty("j1")
-    outbox.empty("j1")
-    assert list(outbox.folder.iterdir()) == []
-
-
-def test_tidying_keeps_what_is_still_to_be_stored(outbox: Outbox) -> None:
-    for name in ("waiting", "done", "half.unfinished", "waiting.stored", "elsewhere.unfinished"):
-        (outbox.folder / name).mkdir(parents=True)
-    outbox.tidy({"waiting": State.PENDING, "done": State.SUCCESS, "elsewhere": State.RUNNING}.get)
-    assert {path.name for path in outbox.folder.iterdir()} == {"waiting", "elsewhere.unfinished"}
-
-
 @pytest.mark.parametrize(
     ("error", "state", "reason"),
     [
@@ -109,9 +89,9 @@ def test_finished_results_are_stored_without_another_analysis(
 ) -> None:
     job = hospital.intake.ask(hospital.series, Trigger.REST)
     stored = next(iter(hospital.orthanc.instances.values()))
-    with outbox.filling(job.id) as folder:
-        (folder / "report.pdf.dcm").write_bytes(stored)
-        (folder / FINDINGS_FILE).write_text('{"covid_probability": 0.5}')
+    with outbox.filling(job.id) as archive:
+        archive.writestr("report.pdf.dcm", stored)
+        archive.writestr(FINDINGS_FILE, '{"covid_probability": 0.5}')
 
     def store(job: Job) -> None:
         Worker._store(worker, job)
@@ -133,9 +113,9 @@ def test_results_of_a_deleted_series_are_not_waited_with(
     result = make_series(1)[0]
     result.SeriesInstanceUID += ".7"
     result.SOPInstanceUID += ".7"
-    with outbox.filling(job.id) as folder:
-        (folder / "report.pdf.dcm").write_bytes(encode([result])[0])
-        (folder / FINDINGS_FILE).write_text("{}")
+    with outbox.filling(job.id) as archive:
+        archive.writestr("report.pdf.dcm", encode([result])[0])
+        archive.writestr(FINDINGS_FILE, "{}")
 
     def delete(*_: object) -> bytes:
         for instance in list(hospital.orthanc.instances):

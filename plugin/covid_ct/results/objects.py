@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset
 
@@ -70,19 +71,19 @@ def build_results(
     return [ResultObject(f"{name}.dcm", dataset) for name, dataset in named.items()]
 
 
-def write_result(dataset: Dataset, path: Path) -> None:
+def write_result(dataset: Dataset, target: Path | BinaryIO) -> None:
     """Write a result as a DICOM Part 10 file.
 
     Parameters
     ----------
     dataset: Dataset
         From `build_results`.
-    path: Path
-        File to write; an existing one is replaced.
+    target: Path | BinaryIO
+        File to write, of which an existing one is replaced; or an open one.
 
     Raises
     ------
     OSError
         Raised if the file cannot be written.
     """
-    dataset.save_as(path, enforce_file_format=True)
+    dataset.save_as(target, enforce_file_format=True)

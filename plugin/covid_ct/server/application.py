@@ -21,12 +21,13 @@ from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.listener import Listener
 from covid_ct.server.metrics import Metrics
+from covid_ct.server.outbox import Outbox
 from covid_ct.server.pacs import Pacs
 from covid_ct.server.pages import FILES
 from covid_ct.server.routes import Routes
 from covid_ct.server.sdk import Orthanc
 from covid_ct.server.servers import Caretaker, Servers
-from covid_ct.server.worker import Outbox, Worker
+from covid_ct.server.worker import Worker
 
 SQLITE_FILE = "jobs.sqlite"
 """Database of an Orthanc that shares none, in the state folder."""

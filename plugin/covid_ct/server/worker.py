@@ -1,15 +1,14 @@
 """Threads that take jobs and do them: read, analyse, write, store."""
 
+import io
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.head_start import HeadStart
@@ -21,6 +20,7 @@ from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Failure, Job, State, Trigger
 from covid_ct.server.metrics import Metrics
+from covid_ct.server.outbox import Outbox
 from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
 
 POLL_S = 1.0
@@ -39,79 +39,11 @@ SHARES = {"reading": (0.0, 0.1), "analysing": (0.1, 0.85), "writing": (0.85, 0.9
 """Part of a job's progress that each stage takes."""
 
 FINDINGS_FILE = "findings.json"
-"""File of the outbox that holds the findings."""
+"""What the findings are called among the finished results."""
 
 
 class StoppedError(Exception):
     """Raised in a job if Orthanc stops meanwhile."""
-
-
-@dataclass(frozen=True)
-class Outbox:
-    """Finished results on disk that are not all stored yet.
-
-    A job's folder appears by one rename, so it is whole or absent, whenever the process dies.
-
-    Attributes
-    ----------
-    folder: Path
-        Holds a folder for each such job.
-    """
-
-    folder: Path
-
-    def of(self, job_id: str) -> Path:
-        """The folder of a job's finished results; exists once they are all there."""
-        return self.folder / job_id
-
-    @contextmanager
-    def filling(self, job_id: str) -> Iterator[Path]:
-        """A folder to write results into, which becomes the job's folder at the end of the block."""
-        unfinished = self.folder / f"{job_id}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        try:
-            yield unfinished
-            for path in (*unfinished.iterdir(), unfinished):
-                _sync(path)
-            unfinished.rename(self.of(job_id))
-        finally:
-            # Nothing is left of it in order; after a failure it may be what fills the disk.
-            shutil.rmtree(unfinished, ignore_errors=True)
-        _sync(self.folder)
-
-    def empty(self, job_id: str) -> None:
-        """Remove a job's folder, in one step for whoever looks for it."""
-        leaving = self.folder / f"{job_id}.stored"
-        shutil.rmtree(leaving, ignore_errors=True)
-        try:
-            self.of(job_id).rename(leaving)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(leaving, ignore_errors=True)
-
-    def tidy(self, state_of: Callable[[str], State | None]) -> None:
-        """Remove what a process that died left: folders of jobs that are done, and those half filled or emptied.
-
-        Parameters
-        ----------
-        state_of: Callable
-            State of the job of an id, or none where there is no such job. A running one may be another Orthanc's that
-            uses the same folder.
-        """
-        for path in self.folder.glob("*"):
-            state = state_of(path.stem)
-            if state in (None, State.SUCCESS) or (path.suffix and state != State.RUNNING):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Have a file or folder on disk, not only in the operating system's cache."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Worker(threading.Thread):
@@ -242,10 +174,12 @@ class Worker(threading.Thread):
             findings = self._analyzer.analyze(
                 volume, lambda stage, fraction: self._progress(job, "analysing", fraction, stage), checked, head_start
             )
-        with self._stage(job, "writing"), self._outbox.filling(job.id) as folder:
+        with self._stage(job, "writing"), self._outbox.filling(job.id) as archive:
             for result in build_results(volume, findings, {"models": self._analyzer.fingerprint}):
-                write_result(result.dataset, folder / result.name)
-            (folder / FINDINGS_FILE).write_text(json.dumps(findings.to_dict()))
+                with io.BytesIO() as content:
+                    write_result(result.dataset, content)
+                    archive.writestr(result.name, content.getvalue())
+            archive.writestr(FINDINGS_FILE, json.dumps(findings.to_dict()))
 
     def _head_start(self, record: SeriesRecord) -> HeadStart:
         """What begins to analyse while the series is read, by what Orthanc's database says of its slices.
@@ -261,15 +195,16 @@ class Worker(threading.Thread):
         return self._analyzer.head_start([uids[index] for index in arrangement.order], arrangement.affine)
 
     def _store(self, job: Job) -> None:
-        folder = self._outbox.of(job.id)
-        with self._stage(job, "storing"):
+        with self._stage(job, "storing"), ZipFile(self._outbox.of(job.id)) as archive:
             # Nobody wants results of what was deleted meanwhile.
             self._pacs.series(job.series)
             results = []
-            for path in sorted(folder.glob("*.dcm")):
-                stored = self._pacs.store(path.read_bytes())
-                results.append({"Kind": path.stem, **{key: stored[key] for key in ("ID", "Path", "ParentSeries")}})
-            findings: dict[str, Any] = json.loads((folder / FINDINGS_FILE).read_text())
+            for name in sorted(archive.namelist()):
+                if name != FINDINGS_FILE:
+                    stored = self._pacs.store(archive.read(name))
+                    kind = name.removesuffix(".dcm")
+                    results.append({"Kind": kind, **{key: stored[key] for key in ("ID", "Path", "ParentSeries")}})
+            findings: dict[str, Any] = json.loads(archive.read(FINDINGS_FILE))
             document = {"Series": job.series_uid, "Job": job.id, "Results": results, **findings}
             self._pacs.attach_findings(job.series, document)
             self._jobs.succeed(job.id, findings, results)
