@@ -59,6 +59,8 @@ class Recipe:
         Part of the images without own lesions that get made-up ones.
     domes: float
         Part of the images with known lungs that get made-up domes of the diaphragm.
+    paving: float
+        Part of the made-up ground glass that becomes crazy paving.
     taught: bool
         Whether a network's own running average is its teacher where labels say nothing.
     """
@@ -70,6 +72,7 @@ class Recipe:
     rate: float = 3e-3
     opacities: float = 0.3
     domes: float = 0.0
+    paving: float = 0.0
     taught: bool = False
 
 
@@ -202,7 +205,7 @@ class _Batches(IterableDataset[tuple[Tensor, ...]]):
             # Where labels say nothing of the middle, air tells lung (and airways, which are small).
             aerated = (lungs[chosen] == IGNORED) & (hu[chosen, 0] < -500)
             known = (lungs[chosen] > 0) & (lungs[chosen] != IGNORED) | aerated
-            opaque, made_up = add_opacities(hu[chosen], known[:, None], random)
+            opaque, made_up = add_opacities(hu[chosen], known[:, None], random, recipe.paving)
             hu[chosen], lesions[chosen] = opaque, torch.where(made_up > 0, made_up, lesions[chosen])
         truth = lungs if recipe.role == "lungs" else lesions
         plain = hu[partly_unknown(truth)] if recipe.taught else hu[:0]

@@ -33,7 +33,12 @@ LUNGS = Recipe(
     "lungs", Geometry((256, 256), zoom=(0.7, 1.25), prone=0.1), clip_hu=(-1200.0, 200.0), steps=2500, domes=0.25
 )
 LESIONS = Recipe(
-    "lesions", Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015), clip_hu=(-1200.0, 200.0), steps=4300, taught=True
+    "lesions",
+    Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015),
+    clip_hu=(-1200.0, 200.0),
+    steps=4300,
+    paving=0.35,
+    taught=True,
 )
 
 LUNG_THRESHOLD = 0.7
