@@ -152,8 +152,8 @@ def _exceeded_by(share: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
     return ordered.gather(1, place[:, None])[:, :, None, None]
 
 
-def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator, paving: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Lay made-up ground glass, crazy paving (fine lines on faint ground glass) and consolidation into lungs.
+def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Lay made-up ground glass and consolidation into lungs.
 
     Parameters
     ----------
@@ -161,9 +161,6 @@ def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator, paving: fl
         Shape (images, 1, rows, columns).
     lungs: Tensor
         Same shape, true where lung is known.
-    random: torch.Generator
-    paving: float
-        Part of the ground glass that becomes crazy paving.
 
     Returns
     -------
@@ -192,17 +189,8 @@ def add_opacities(hu: Tensor, lungs: Tensor, random: torch.Generator, paving: fl
         uniform(random, count, -150, 60)[:, None, None, None],
         uniform(random, count, -680, -330)[:, None, None, None],
     )
-    clear = dense
-    if paving:
-        paved = ~dense & (torch.rand(count, generator=random)[:, None, None, None] < paving)
-        target = torch.where(paved, uniform(random, count, -830, -600)[:, None, None, None], target)
-        # Thickened septa: where fine noises change their signs.
-        fine = torch.minimum(*(_smooth_noise(count, mesh, size, random).abs() for mesh in (36, 52)))
-        septa = (1 - fine / uniform(random, count, 0.25, 0.6)[:, None, None, None]).clamp(min=0)
-        texture = texture + paved * uniform(random, count, 250, 700)[:, None, None, None] * septa
-        clear = dense | paved
     opaque = torch.maximum(hu, hu + strength * (target + texture - hu))
-    visible = (strength > 0.5) & ((target > hu + 60) | clear)
+    visible = (strength > 0.5) & (target > hu + 60) | (strength > 0.5) & dense
     visible = functional.max_pool2d(functional.avg_pool2d(visible.float(), 3, 1, 1).gt(0.5).float(), 3, 1, 1).bool()
     visible &= (strength > 0.5) & lungs
     return opaque, torch.where(visible, 1 + dense.long(), 0)[:, 0]

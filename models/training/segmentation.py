@@ -25,7 +25,7 @@ from models.training.augment import (
     uniform,
     vary_intensities,
 )
-from models.training.data import EITHER, IGNORED, SHOWN_TO_ALL, Slices, regions
+from models.training.data import EITHER, IGNORED, Slices, regions
 
 SEED = 20200211
 BATCH = 20
@@ -59,10 +59,6 @@ class Recipe:
         Part of the images without own lesions that get made-up ones.
     domes: float
         Part of the images with known lungs that get made-up domes of the diaphragm.
-    paving: float
-        Part of the made-up ground glass that becomes crazy paving.
-    taught: bool
-        Whether a network's own running average is its teacher where labels say nothing.
     """
 
     role: str
@@ -72,8 +68,6 @@ class Recipe:
     rate: float = 3e-3
     opacities: float = 0.3
     domes: float = 0.0
-    paving: float = 0.0
-    taught: bool = False
 
 
 class Pool:
@@ -98,8 +92,6 @@ class Pool:
         Part of the images that are mixed with a neighbour, as thick slices and breathing do.
     pasted: float
         Part of the images that get the lesions of another image as well.
-    donors: Pool | None
-        Where these come from, if not from the pool itself.
     """
 
     def __init__(
@@ -114,12 +106,11 @@ class Pool:
         favour_small: bool = False,
         thickened: float = 0.0,
         pasted: float = 0.0,
-        donors: "Pool | None" = None,
     ) -> None:
         area = np.count_nonzero(slices.lungs, axis=(1, 2)).astype(np.float32)
         self.weights = torch.from_numpy(np.clip(area, SMALL, None) ** (-0.6 if favour_small else 0.0))
         self.share, self.equalised, self.own_lesions = share, equalised, own_lesions
-        self.thickened, self.pasted, self.donors = thickened, pasted, donors or self
+        self.thickened, self.pasted = thickened, pasted
         self.patients = torch.from_numpy(slices.patients)
         self.folds = torch.from_numpy(slices.folds)
         self.hu = torch.from_numpy(slices.hu)
@@ -130,17 +121,12 @@ class Pool:
         else:
             self.boxes = torch.from_numpy(regions(slices, by_patient))
 
-    def draw_donors(self, folds: Tensor, random: torch.Generator) -> tuple[Tensor, ...]:
-        """Which of some images, whose folds are given, get lesions; and of whom: images, labels, boxes and folds.
-
-        A donor is of the image's own fold, or of any where all networks are shown the image.
-        """
-        chosen, donors = torch.rand(len(folds), generator=random) < self.pasted, self.donors
-        wanted = folds[chosen, None]
-        fits = ((donors.folds == wanted) | (wanted == SHOWN_TO_ALL)).float()
-        index = torch.multinomial(fits, 1, generator=random)[:, 0] if len(fits) else torch.zeros(0, dtype=torch.long)
-        images = donors.hu[index].float()[:, None]
-        return chosen, images, donors.labels[index], donors.boxes[index], donors.folds[index]
+    def draw_donors(self, folds: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Which of some images, whose folds are given, get lesions; images of the same folds, labels and boxes."""
+        chosen = torch.rand(len(folds), generator=random) < self.pasted
+        same = (self.folds == folds[chosen, None]).float()
+        index = torch.multinomial(same, 1, generator=random)[:, 0] if len(same) else torch.zeros(0, dtype=torch.long)
+        return chosen, self.hu[index].float()[:, None], self.labels[index], self.boxes[index]
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Images, labels (lungs and lesions), boxes, which images may get made-up lesions, and folds."""
@@ -159,23 +145,19 @@ class Pool:
         return hu[:, None], self.labels[index], self.boxes[index], clean, self.folds[index]
 
 
-class _Batches(IterableDataset[tuple[Tensor, ...]]):
-    """Endless batches, made beside the training by a process of its own.
-
-    A batch is network inputs, labels, folds, and, for a recipe with a teacher, those images once more that are unknown
-    in part, with their intensities as they are.
-    """
+class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+    """Endless batches of network inputs, labels and folds, made beside the training by a process of its own."""
 
     def __init__(self, pools: Sequence[Pool], recipe: Recipe) -> None:
         self.pools, self.recipe = pools, recipe
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         torch.set_num_threads(1)
         random = torch.Generator().manual_seed(SEED)
         while True:
             yield self._batch(random)
 
-    def _batch(self, random: torch.Generator) -> tuple[Tensor, ...]:
+    def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         recipe = self.recipe
         cumulated = np.cumsum([pool.share for pool in self.pools])
         # Systematic sampling: every source gets its share as evenly as whole numbers allow.
@@ -189,9 +171,8 @@ class _Batches(IterableDataset[tuple[Tensor, ...]]):
         lungs, lesions = swap_sides(labels[:, 0], mirrored), labels[:, 1]
         if any(pool.pasted for pool in self.pools):
             donors = [pool.draw_donors(part[-1], random) for pool, part in drawn]
-            chosen, *donated, donor_folds = (torch.cat(values) for values in zip(*donors, strict=True))
+            chosen, *donated = (torch.cat(values) for values in zip(*donors, strict=True))
             if chosen.any():
-                folds[chosen] = donor_folds
                 donor_hu, donor_labels, _ = move(*donated, recipe.geometry, random)
                 hu[chosen], lesions[chosen] = paste_lesions(
                     hu[chosen], lungs[chosen] > 0, lesions[chosen], donor_hu, donor_labels[:, 1]
@@ -205,18 +186,11 @@ class _Batches(IterableDataset[tuple[Tensor, ...]]):
             # Where labels say nothing of the middle, air tells lung (and airways, which are small).
             aerated = (lungs[chosen] == IGNORED) & (hu[chosen, 0] < -500)
             known = (lungs[chosen] > 0) & (lungs[chosen] != IGNORED) | aerated
-            opaque, made_up = add_opacities(hu[chosen], known[:, None], random, recipe.paving)
+            opaque, made_up = add_opacities(hu[chosen], known[:, None], random)
             hu[chosen], lesions[chosen] = opaque, torch.where(made_up > 0, made_up, lesions[chosen])
-        truth = lungs if recipe.role == "lungs" else lesions
-        plain = hu[partly_unknown(truth)] if recipe.taught else hu[:0]
+        hu = vary_intensities(hu, random)
         low, high = recipe.clip_hu
-        images, plain = ((each.clamp(low, high) - low) / (high - low) for each in (vary_intensities(hu, random), plain))
-        return images, truth, folds, plain
-
-
-def partly_unknown(labels: Tensor) -> Tensor:
-    """Which of some label maps, shape (images, rows, columns), have pixels of which nothing is known."""
-    return (labels == IGNORED).flatten(1).any(dim=1)
+        return (hu.clamp(low, high) - low) / (high - low), lungs if recipe.role == "lungs" else lesions, folds
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -237,14 +211,6 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return entropy + 0.25 * (1 - dice) + 0.75 * (1 - each)
 
 
-def agreement_loss(logits: Tensor, teacher: Tensor, unknown: Tensor) -> Tensor:
-    """Cross-entropy of foreground against background in some pixels, a teacher's probabilities being the truth."""
-    logarithms = functional.log_softmax(logits, dim=1)
-    background = functional.softmax(teacher, dim=1)[:, 0]
-    entropy = -background * logarithms[:, 0] - (1 - background) * torch.logsumexp(logarithms[:, 1:], dim=1)
-    return (entropy * unknown).sum() / unknown.sum().clamp(min=1)
-
-
 def _half_precision(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16; one that has to convert is half as fast by it."""
     if device.type == "cuda":
@@ -255,9 +221,6 @@ def _half_precision(device: torch.device) -> bool:
 
 class _Learner:
     """One network of the committee, its optimiser, and the running average of its weights.
-
-    Where labels say nothing the average teaches, if the recipe says so (Tarvainen & Valpola 2017, arXiv:1703.01780):
-    it sees the image with its intensities as they are, the network with others.
 
     Parameters
     ----------
@@ -271,8 +234,7 @@ class _Learner:
     def __init__(self, network: nn.Module, fold: int, recipe: Recipe, device: torch.device) -> None:
         self.fold, self.device = fold, device
         self.network = network.to(device, memory_format=torch.channels_last).train()
-        self.average = copy.deepcopy(self.network).eval()
-        self.recipe = recipe
+        self.average = copy.deepcopy(self.network)
         self.steps = 0
         self._half = _half_precision(device)
         self._optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-2)
@@ -280,25 +242,14 @@ class _Learner:
             self._optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.15
         )
 
-    def _trust(self) -> float:
-        """Weight of what the running average teaches, which grows as it learns."""
-        return min(1.0, 4 * self.steps / self.recipe.steps)
-
-    def learn(self, batch: tuple[Tensor, ...]) -> float:
+    def learn(self, batch: tuple[Tensor, Tensor, Tensor]) -> float:
         """One step on the images that are not of the network's fold; gives the loss."""
-        images, all_labels, folds, plain = batch
+        images, labels, folds = batch
         seen = folds != self.fold
         images = images[seen].to(self.device, memory_format=torch.channels_last)
-        labels = all_labels[seen].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             logits = self.network(images)
-        loss = segmentation_loss(logits.float(), labels)
-        if self.recipe.taught and (taught := partly_unknown(labels)).any():
-            plain = plain[seen[partly_unknown(all_labels)]].to(self.device, memory_format=torch.channels_last)
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-                teacher = self.average(plain)
-            unknown = labels[taught] == IGNORED
-            loss = loss + self._trust() * agreement_loss(logits[taught].float(), teacher.float(), unknown)
+        loss = segmentation_loss(logits.float(), labels[seen].to(self.device))
         self._optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

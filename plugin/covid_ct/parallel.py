@@ -19,9 +19,6 @@ def cores() -> int:
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Results of a function for some items, in their order, computed by several threads.
 
-    The threads compute when nobody else has work for a core (SCHED_IDLE, sched(7)), so that whoever asks Orthanc
-    something meanwhile is answered first. The caller's own thread stays as it is.
-
     Items are taken as threads get free, so that few of them are held at once. If the work or the next item fails, or
     the caller stops asking, what has not begun is not begun, and what has begun is waited for.
 
@@ -38,7 +35,7 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: 
     ------
     Result
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix="covid-slices", initializer=_stand_back) as pool:
+    with computing_threads(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -50,6 +47,14 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: 
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def computing_threads(threads: int) -> ThreadPoolExecutor:
+    """Threads that compute when nobody else has work for a core (SCHED_IDLE, sched(7)).
+
+    Whoever asks Orthanc something meanwhile is answered first. The caller's own thread stays as it is.
+    """
+    return ThreadPoolExecutor(threads, thread_name_prefix="covid-slices", initializer=_stand_back)
 
 
 def _stand_back() -> None:

@@ -1,5 +1,7 @@
 import dataclasses
 import itertools
+import threading
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from pydicom import Dataset
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.head_start import HeadStart
+from covid_ct.errors import ModelError
 from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.session import Model
 from covid_ct.series.volume import Volume
@@ -55,9 +58,10 @@ def uids(volume: Volume) -> list[str]:
 
 
 def offer(head_start: HeadStart, volume: Volume, indices) -> None:
-    """Slices of a volume, one by one."""
+    """Slices of a volume, one by one, until the network has answered."""
     for index in indices:
         head_start.offer(Volume(volume.hu[index : index + 1], volume.affine, (volume.headers[index],)))
+    wait(head_start._begun)
 
 
 def same(one, other) -> bool:
@@ -109,6 +113,47 @@ def test_a_series_that_is_not_what_was_expected_has_the_same_findings(analyzer):
     assert same(analyzer.analyze(volume), analyzer.analyze(volume, head_start=head_start))
 
 
+def test_what_is_not_begun_when_all_is_read_is_left_to_the_analysis(analyzer, runs, monkeypatch):
+    volume = with_headers(chest.volume())
+    plain = analyzer.analyze(volume)
+    asked = runs["lungs"]
+    goes_on = threading.Event()
+    run = Model.run
+
+    def waits(self, images, features=None):
+        goes_on.wait()
+        return run(self, images, features)
+
+    monkeypatch.setattr(Model, "run", waits)
+    with analyzer.head_start(uids(volume), volume.affine) as head_start:
+        for index in range(len(volume.hu)):
+            head_start.offer(Volume(volume.hu[index : index + 1], volume.affine, (volume.headers[index],)))
+        threading.Timer(0.2, goes_on.set).start()
+        known = head_start.known(volume)
+    assert 0 < len(known) < len(volume.hu)
+    assert same(plain, analyzer.analyze(volume, head_start=head_start))
+    assert runs["lungs"] == 2 * asked
+
+
+def test_a_network_that_fails_early_is_told_of(tmp_path):
+    network = tiny_models.nan_above(300)
+    model = Model(load_manifest(tiny_models.write(tmp_path, tiny_models.manifest("lungs"), network), "lungs"))
+    volume = with_headers(chest.volume(np.where(chest.hu() == 40, 400, chest.hu()).astype(np.int16)))
+    with HeadStart(model, uids(volume), volume.affine) as head_start:
+        offer(head_start, volume, range(len(volume.hu)))
+        with pytest.raises(ModelError, match="no numbers"):
+            head_start.known(volume)
+
+
+def test_nothing_runs_any_more_after_its_end(analyzer):
+    volume = with_headers(chest.volume())
+    before = threading.active_count()
+    with analyzer.head_start(uids(volume), volume.affine) as head_start:
+        offer(head_start, volume, range(4))
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+
+
 def test_what_is_offered_may_be_overwritten(analyzer):
     volume = with_headers(chest.volume())
     head_start = analyzer.head_start(uids(volume), volume.affine)
@@ -116,6 +161,7 @@ def test_what_is_offered_may_be_overwritten(analyzer):
         pixels = volume.hu[index : index + 1].copy()
         head_start.offer(Volume(pixels, volume.affine, (volume.headers[index],)))
         pixels[:] = 0
+    wait(head_start._begun)
     assert same(analyzer.analyze(volume), analyzer.analyze(volume, head_start=head_start))
 
 

@@ -14,7 +14,7 @@ def test_distances_and_places():
 
 def test_every_cells_centre_lies_in_that_cell():
     scan = np.arange(12 * 24 * 12).reshape(12, 24, 12)
-    slices, rows, columns = np.unravel_index(scan[GRID.centres()], scan.shape)
+    slices, rows, columns = np.unravel_index(GRID.at_centres(scan), scan.shape)
     assert slices[:, 0, 0].tolist() == [2, 6, 9]
     row_cells, column_cells = GRID.cell_of(rows[0].ravel(), columns[0].ravel())
     assert row_cells.tolist() == np.repeat(range(4), 5).tolist()

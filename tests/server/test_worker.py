@@ -147,6 +147,12 @@ def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: 
             expected.extend(uids)
             return self
 
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
         def offer(self, image: Volume) -> None:
             offered.append(image.headers[0].SOPInstanceUID)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -184,12 +183,10 @@ class Analyzer:
         trim_edge(lungs_view, lesions_view, hu, spacing[1])
         del prediction, lesion_map, grown
 
-        # Connecting lesions keeps one core busy, so the last network has the others meanwhile.
-        with ThreadPoolExecutor(1, thread_name_prefix="covid-measuring") as aside:
-            measuring = aside.submit(measure, volume, lungs, lesions)
-            probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
-            tick = ticker("measuring")
-            measurements = measuring.result()
+        probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
+
+        tick = ticker("measuring")
+        measurements = measure(volume, lungs, lesions)
         oddities = (
             cut_off_warning(lungs_view, spacing[1] * spacing[2]),
             one_sided_warning(measurements.lung_volume_ml),

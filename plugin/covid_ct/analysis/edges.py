@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covid_ct.inference.grid import Grid
+from covid_ct.inference.preprocessing import mask_box
 from covid_ct.parallel import cores, in_parallel
 
 TISSUE_HU = -300
@@ -11,6 +12,9 @@ TISSUE_HU = -300
 
 Of -500, -400, -300, -200 and -100 it agreed best with 200 labelled slices (Dice 0.980, untrimmed 0.977).
 """
+
+SLICES_AT_ONCE = 8
+"""Slices that are trimmed together: threads that take one at a time mostly wait for Python's lock."""
 
 TRIM_MM = 1.4
 """How far, in mm, the network's edge may lie outside: one cell of its grid at a field of view of 360 mm."""
@@ -59,17 +63,20 @@ def trim_edge(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], hu: NDArray[
     """
     steps = max(1, round(TRIM_MM / pixel_mm))
 
-    def work(index: int) -> None:
-        mask = lungs[index] > 0
-        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        to_stay = (hu[index][box] <= TISSUE_HU) | (lesions[index][box] > 0)
-        padded = np.pad(mask[box], 1)
-        inside = padded[1:-1, 1:-1]
+    def work(first: int) -> None:
+        some = slice(first, first + SLICES_AT_ONCE)
+        mask = lungs[some] > 0
+        if not mask.any():
+            return
+        _, rows, columns = mask_box(mask).index
+        box = (some, rows, columns)
+        to_stay = (hu[box] <= TISSUE_HU) | (lesions[box] > 0)
+        padded = np.pad(mask[:, rows, columns], ((0, 0), (1, 1), (1, 1)))
+        inside = padded[:, 1:-1, 1:-1]
         for _ in range(steps):
-            surrounded = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+            surrounded = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
             inside &= to_stay | surrounded
-        lungs[index][box] *= inside
+        lungs[box] *= inside
 
-    for _ in in_parallel(work, np.flatnonzero(lungs.any(axis=(1, 2))).tolist(), cores()):
+    for _ in in_parallel(work, range(0, len(lungs), SLICES_AT_ONCE), cores()):
         pass

@@ -57,7 +57,7 @@ def find_lesions(prediction: Prediction, scan: Scan) -> tuple[GridMap, NDArray[n
     cell_mm = prediction.grid.cell_mm(scan.spacing)
     if scan.lungs is None:
         raise ValueError("lesions are looked for in lungs that are known")
-    lungs = scan.lungs[prediction.grid.centres()]
+    lungs = prediction.grid.at_centres(scan.lungs)
     found = probabilities > HALF
     kept = in_lungs(found, lungs, (cell_mm[1], cell_mm[2]), MIN_LESION_ML / (float(np.prod(cell_mm)) / 1000.0))
     probabilities[found & ~kept] = 0

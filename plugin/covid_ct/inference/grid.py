@@ -1,6 +1,7 @@
 """Where a network's answers lie in a scan."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +46,14 @@ class Grid:
         """What to index the scan with for one of the slices."""
         return int(self.slices[number]), slice(*self.rows), slice(*self.columns)
 
-    def centres(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """What to index the scan with for the voxel at each cell's centre, shape (slices, *cells)."""
+    def at_centres(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The values of an array on the scan's grid at each cell's centre, shape (slices, *cells)."""
         rows, columns = (
             start + ((np.arange(count) + 0.5) * (stop - start) / count).astype(np.int64)
             for (start, stop), count in zip((self.rows, self.columns), self.cells, strict=True)
         )
-        return self.slices[:, np.newaxis, np.newaxis], rows[:, np.newaxis], columns
+        # A third of the time of indexing all at once.
+        return np.stack([array[index].take(rows, axis=0).take(columns, axis=1) for index in self.slices])
 
     def cell_of(
         self, rows: NDArray[np.int64], columns: NDArray[np.int64]

@@ -102,10 +102,19 @@ def looked_at(model: Model, indices: Sequence[int], spacing_mm: float) -> list[i
     return spread if spread[-1] == indices[-1] else [*spread, indices[-1]]
 
 
-def answer_slices(model: Model, scan: Scan, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """A 2-D network's answer for some slices, run as one batch; as `Prediction.probabilities`."""
+def answer_slices(model: Model, scan: Scan, indices: Sequence[int], common: Box) -> NDArray[np.uint8]:
+    """A 2-D network's answer for some slices, run as one batch; as `Prediction.probabilities`.
+
+    Parameters
+    ----------
+    model: Model
+    scan: Scan
+    indices: Sequence[int]
+    common: Box
+        What the scan's `box` gives for the model.
+    """
     model_input = model.manifest.input
-    boxes = scan.slice_boxes(model_input, indices, scan.box(model_input))
+    boxes = scan.slice_boxes(model_input, indices, common)
     tensor = to_tensor(scan.slices(model_input, boxes), model_input)
     answer = from_tensor(_foreground(model, tensor), model_input)
     if _own_boxes(model_input):
@@ -138,7 +147,7 @@ def _predict_slices(
     batches = [unknown[start : start + model.batch] for start in range(0, len(unknown), model.batch)]
 
     def work(batch: list[int]) -> None:
-        probabilities[:, batch] = answer_slices(model, scan, [indices[number] for number in batch])
+        probabilities[:, batch] = answer_slices(model, scan, [indices[number] for number in batch], common)
 
     for number, _ in enumerate(in_parallel(work, batches, model.workers), start=1):
         tick(number / len(batches))
