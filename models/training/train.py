@@ -17,29 +17,21 @@ from numpy.typing import NDArray
 
 from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.session import Model
-from covid_ct.parallel import cores, in_parallel
 from models.training import accuracy, covid, data, plots
 from models.training.augment import Geometry
 from models.training.export import export, export_committee, write_manifest
 from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
-from models.training.slices import auc, segment_lungs
+from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.1.0", "lesions": "2.2.0", "covid": "1.1.0"}
+VERSIONS = {"lungs": "2.1.0", "lesions": "2.1.0", "covid": "1.1.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
 LUNGS = Recipe(
     "lungs", Geometry((256, 256), zoom=(0.7, 1.25), prone=0.1), clip_hu=(-1200.0, 200.0), steps=2500, domes=0.25
 )
-LESIONS = Recipe(
-    "lesions",
-    Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015),
-    clip_hu=(-1200.0, 200.0),
-    steps=4300,
-    paving=0.35,
-    taught=True,
-)
+LESIONS = Recipe("lesions", Geometry((192, 256), zoom=(0.85, 1.3), bend=0.015), clip_hu=(-1200.0, 200.0), steps=4700)
 
 LUNG_THRESHOLD = 0.7
 """Probability from which a pixel is lung: best of 0.3 to 0.9 on slices of the HU set and of CLAHE patients that the
@@ -66,36 +58,16 @@ def lung_pools(folder: Path) -> list[Pool]:
     ]
 
 
-def lesion_pools(folder: Path, models: Path) -> list[Pool]:
+def lesion_pools(folder: Path) -> list[Pool]:
     """What the lesion model learns from."""
     clahe, series = data.clahe_slices(folder), list(data.whole_series(folder))
-    medseg = Pool(data.medseg_slices(folder), 6, whole_field=False, own_lesions=True, pasted=0.4)
     return [
         Pool(clahe, 4, whole_field=False, own_lesions=True, favour_small=True, pasted=0.25),
         Pool(clahe, 3, whole_field=False, own_lesions=True, by_patient=True, pasted=0.25),
-        medseg,
+        Pool(data.medseg_slices(folder), 6, whole_field=False, own_lesions=True, pasted=0.4),
         Pool(data.phantoms(), 1, whole_field=False, own_lesions=True, by_patient=True),
-        *(
-            Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True, pasted=0.2, donors=medseg)
-            for one in series
-        ),
-        Pool(unlabelled_figures(folder, models), 3, whole_field=False, own_lesions=True),
+        *(Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True) for one in series),
     ]
-
-
-def unlabelled_figures(folder: Path, models: Path) -> data.Slices:
-    """Figures of both kinds, in which the lungs are found and nothing is known of lesions."""
-    hu = np.concatenate([covid.figures(folder, kind) for kind in ("covid", "other")])
-    lungs = Model(load_manifest(models / "lungs", "lungs"), threads=1)
-    maps = np.stack(list(in_parallel(lambda image: segment_lungs(lungs, image), hu, cores())))
-    return data.Slices(
-        "figures",
-        hu,
-        maps,
-        np.full(hu.shape, data.IGNORED, np.uint8),
-        np.arange(len(hu)),
-        np.full(len(hu), data.SHOWN_TO_ALL),
-    )
 
 
 def train_covid(folder: Path, models: Path) -> None:
@@ -195,7 +167,7 @@ def train_segmentation(recipe: Recipe, folder: Path, models: Path) -> None:
     if recipe.role == "lungs":
         networks, pools = untrained_networks(), lung_pools(folder)
     else:
-        networks, pools = lung_networks(), lesion_pools(folder, models)
+        networks, pools = lung_networks(), lesion_pools(folder)
     trained, losses = train(networks, pools, recipe)
     WEIGHTS.mkdir(exist_ok=True)
     torch.save([network.state_dict() for network in trained], WEIGHTS / f"{recipe.role}.pt")

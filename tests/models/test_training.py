@@ -7,11 +7,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training needs PyTorch")
 
 from models.training.augment import Geometry, add_domes, move, paste_lesions  # noqa: E402
-from models.training.data import FOLDS, IGNORED, SHOWN_TO_ALL, Slices  # noqa: E402
+from models.training.data import FOLDS, SHOWN_TO_ALL, Slices  # noqa: E402
 from models.training.export import export_committee  # noqa: E402
 from models.training.member import keep_output, member_name  # noqa: E402
 from models.training.networks import Committee, OneForeground, UNet, cut_at  # noqa: E402
-from models.training.segmentation import Pool, Recipe, _Batches, _Learner, agreement_loss, train  # noqa: E402
+from models.training.segmentation import Pool, Recipe, train  # noqa: E402
 
 LUNG_HU, MUSCLE_HU = -850.0, 40.0
 
@@ -125,63 +125,3 @@ def test_a_network_learns_nothing_from_its_own_fold():
     with torch.no_grad():
         foreground = [float(1 - torch.softmax(network(image), 1)[:, 0].mean()) for network in networks]
     assert foreground[0] < 0.5 < min(foreground[1:])
-
-
-def test_lesions_that_are_pasted_take_their_fold_with_them():
-    """So that no network sees a patient of its own fold in another one's lungs."""
-    count = 12
-    hu = np.full((count, 256, 256), -900, np.int16)
-    lungs = np.ones(hu.shape, np.uint8)
-    lesions = np.zeros(hu.shape, np.uint8)
-    lesions[:, 64:192, 64:192] = 1
-    folds = np.arange(count) % FOLDS
-    ill = np.where(lesions > 0, -400 + 100 * folds[:, np.newaxis, np.newaxis], hu).astype(np.int16)
-    numbers = np.arange(count)
-    donors = Pool(Slices("ill", ill, lungs, lesions, numbers, folds), 1, whole_field=True, own_lesions=True, pasted=0.5)
-    healthy = Slices("healthy", hu, lungs, np.zeros_like(lesions), numbers, np.full(count, SHOWN_TO_ALL))
-    pools = [donors, Pool(healthy, 1, whole_field=True, pasted=0.5, donors=donors)]
-    still = Geometry((64, 64), (1.0, 1.0 + 1e-7), 0.0, 0.0)
-    recipe = Recipe("lesions", still, (-1200.0, 200.0), 1, opacities=0.0)
-    batches = iter(_Batches(pools, recipe))
-    given = 0
-    for _ in range(3):
-        _, labels, shown, _ = next(batches)
-        has_lesions = (labels > 0).flatten(1).any(dim=1)
-        assert torch.equal(has_lesions, shown != SHOWN_TO_ALL)
-        given += int(has_lesions.sum())
-    assert 30 < given < 60
-    wanted = torch.arange(FOLDS)
-    chosen, _, _, _, of = donors.draw_donors(wanted.repeat(5), torch.Generator().manual_seed(5))
-    assert torch.equal(of, wanted.repeat(5)[chosen])
-
-
-def test_agreement_is_with_the_teacher_where_nothing_is_known():
-    teacher = torch.tensor([2.0, 0.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
-    unknown = torch.zeros(1, 4, 4, dtype=torch.bool)
-    unknown[:, :2] = True
-    same = agreement_loss(teacher, teacher, unknown)
-    background = torch.softmax(teacher, 1)[0, 0, 0, 0]
-    assert torch.isclose(same, -(background * background.log() + (1 - background) * (1 - background).log()))
-    elsewhere, there = teacher.clone(), teacher.clone()
-    elsewhere[:, 0, 2:] += 3.0
-    there[:, 0, :2] += 3.0
-    assert torch.isclose(agreement_loss(elsewhere, teacher, unknown), same)
-    assert agreement_loss(there, teacher, unknown) > same + 0.1
-    swapped = teacher[:, [0, 2, 1]]
-    assert torch.isclose(agreement_loss(swapped, teacher, unknown), same), "of what kind it is, it does not say"
-
-
-@pytest.mark.parametrize("taught", [True, False])
-def test_a_network_learns_from_its_average_where_labels_say_nothing(taught):
-    torch.manual_seed(0)
-    recipe = Recipe("lesions", Geometry((32, 32)), (-1200.0, 200.0), steps=1000, rate=0.02, taught=taught)
-    learner = _Learner(UNet(3, (4, 8)), 0, recipe, torch.device("cpu"))
-    learner.steps = 900
-    learner.average.head.bias.data[4:] += 5.0  # sure of foreground
-    images = torch.rand(4, 1, 32, 32)
-    nothing = torch.full((4, 32, 32), IGNORED)
-    for _ in range(60):
-        learner.learn((images, nothing, torch.full((4,), SHOWN_TO_ALL), images))
-    with torch.no_grad():
-        foreground = float(1 - torch.softmax(learner.network.eval()(images), 1)[:, 0].mean())
-    assert (foreground > 0.9) == taught
