@@ -14,7 +14,7 @@ Of -500, -400, -300, -200 and -100 it agreed best with 200 labelled slices (Dice
 """
 
 SLICES_AT_ONCE = 8
-"""Slices that are trimmed together: threads that take one at a time mostly wait for Python's lock."""
+"""Slices that are looked at together: threads that take one at a time mostly wait for Python's lock."""
 
 TRIM_MM = 1.4
 """How far, in mm, the network's edge may lie outside: one cell of its grid at a field of view of 360 mm."""
@@ -32,20 +32,22 @@ def join_edges(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], grid: Grid,
         Label map of the lungs with their lesions, shape (slices, rows, columns of the grid).
     """
 
-    # No lesion was painted beyond the grid.
-    covered = (slice(*grid.rows), slice(*grid.columns))
+    def work(first: int) -> None:
+        covered = (slice(first, first + SLICES_AT_ONCE), slice(*grid.rows), slice(*grid.columns))
+        outside = (lesions[covered] > 0) & (lungs[covered] == 0)
+        for number in np.flatnonzero(outside.any(axis=(1, 2))):
+            index = first + int(number)
+            # Many times quicker than nonzero() of two dimensions.
+            rows, columns = np.divmod(np.flatnonzero(outside[number]), outside.shape[2])
+            rows, columns = rows + grid.rows[0], columns + grid.columns[0]
+            cells = grid.cell_of(rows, columns)
+            near, far, _ = grid.around(index)
+            sides = np.where(grown[near][cells], grown[near][cells], grown[far][cells])
+            lungs[index][rows, columns] = sides
+            lesions[index][rows[sides == 0], columns[sides == 0]] = 0
 
-    def work(index: int) -> None:
-        lung, lesion = lungs[index][covered], lesions[index][covered]
-        # Many times quicker than nonzero() of two dimensions.
-        rows, columns = np.divmod(np.flatnonzero((lesion > 0) & (lung == 0)), lung.shape[1])
-        cells = grid.cell_of(rows + grid.rows[0], columns + grid.columns[0])
-        near, far, _ = grid.around(index)
-        sides = np.where(grown[near][cells], grown[near][cells], grown[far][cells])
-        lung[rows, columns] = sides
-        lesion[rows[sides == 0], columns[sides == 0]] = 0
-
-    for _ in in_parallel(work, np.flatnonzero(lesions.any(axis=(1, 2))).tolist(), cores()):
+    # No lesion was painted beyond the grid, neither beside it nor above or below.
+    for _ in in_parallel(work, range(grid.slices[0], grid.slices[-1] + 1, SLICES_AT_ONCE), cores()):
         pass
 
 
