@@ -158,6 +158,7 @@ class Analyzer:
 
         # What runs now runs to the end, even if an engine gets ready meanwhile.
         models = {role: slot.model for role, slot in self._slots.items()}
+        tick = ticker("lungs")
         known = {}
         if head_start is not None:
             models["lungs"], known = head_start.model, head_start.known(volume)
@@ -169,7 +170,7 @@ class Analyzer:
         spacing = volume.lps_spacing
 
         scan = Scan(hu, spacing)
-        prediction = predict(models["lungs"], scan, ticker("lungs"), known)
+        prediction = predict(models["lungs"], scan, tick, known)
         lung_map = find_lungs(prediction, scan, volume.series_uid)
         paint(lungs_view, lung_map)
         # Grids of this size are not to lie about while the next stage works.
