@@ -11,6 +11,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+SLICES_AT_ONCE = 8
+"""Slices for a thread to work on together: threads that take one at a time mostly wait for Python's lock."""
+
+
 def cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -44,5 +44,7 @@ def test_tidying_keeps_what_is_still_to_be_stored(outbox: Outbox) -> None:
     outbox.folder.mkdir()
     for name in ("waiting.zip", "done.zip", "unknown.zip", "half.unfinished", "elsewhere.unfinished"):
         (outbox.folder / name).touch()
+    (outbox.folder / "waiting").mkdir()
+    (outbox.folder / "waiting" / "of an earlier version.dcm").touch()
     outbox.tidy({"waiting": State.PENDING, "done": State.SUCCESS, "half": State.RETRY, "elsewhere": State.RUNNING}.get)
     assert {path.name for path in outbox.folder.iterdir()} == {"waiting.zip", "elsewhere.unfinished"}

@@ -7,11 +7,8 @@ from scipy import ndimage
 from covid_ct.analysis.findings import BySide, Lesion, LesionKind, Measurements, Side, Thirds, where_label
 from covid_ct.analysis.lesions import MIN_LESION_ML
 from covid_ct.inference.preprocessing import Box, mask_box
-from covid_ct.parallel import cores, in_parallel
+from covid_ct.parallel import SLICES_AT_ONCE, cores, in_parallel
 from covid_ct.series.volume import Volume
-
-SLICES_AT_ONCE = 8
-"""Slices that are counted together: threads that take one at a time mostly wait for Python's lock."""
 
 BLOCK = 2
 """Rows and columns of voxels that are one cell when connected lesions are looked for; volumes count voxels."""

@@ -8,10 +8,7 @@ from scipy import ndimage, sparse
 
 from covid_ct.inference.grid import Grid
 from covid_ct.inference.preprocessing import axis_weights, mask_box, resample_plane
-from covid_ct.parallel import cores, in_parallel
-
-SLICES_AT_ONCE = 8
-"""Slices of the grid that are resampled together."""
+from covid_ct.parallel import SLICES_AT_ONCE, cores, in_parallel
 
 
 @dataclass(frozen=True)

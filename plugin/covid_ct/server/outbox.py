@@ -1,6 +1,7 @@
 """Finished results on disk, until Orthanc has stored them all."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ class Outbox:
         for path in self.folder.glob("*"):
             state = state_of(path.stem)
             if state in (None, State.SUCCESS) or (path != self.of(path.stem) and state != State.RUNNING):
-                path.unlink()
+                # Earlier versions kept a folder for each job.
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
