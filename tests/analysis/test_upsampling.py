@@ -1,7 +1,8 @@
 import numpy as np
 
-from covid_ct.analysis.upsampling import SLICES_AT_ONCE, GridMap, paint
+from covid_ct.analysis.upsampling import GridMap, paint
 from covid_ct.inference.grid import Grid
+from covid_ct.parallel import SLICES_AT_ONCE
 
 
 def cube(first: int, last: int, count: int) -> GridMap:
