@@ -183,11 +183,11 @@ def _common(volume: Volume, uids: ResultUids, grid: _Grid) -> Dataset:
     result.LossyImageCompression = "01"
     result.LossyImageCompressionMethod = "ISO_10918_1"
     result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(header, uids)
-    spacing = np.linalg.norm(volume.lps_affine[:3, :3], axis=0)
+    spacing = volume.lps_spacing
     rows, columns = volume.lps_affine[:3, 1] / spacing[1], volume.lps_affine[:3, 2] / spacing[2]
     result.ImageOrientationPatient = _decimals(*columns, *rows)
     result.PatientOrientation = ["L", "P"]
-    result.PixelSpacing = _decimals(*(spacing[1:] * grid.step))
+    result.PixelSpacing = _decimals(*(step * grid.step for step in spacing[1:]))
     result.SliceThickness = positive_number(header, "SliceThickness")
     result.SpacingBetweenSlices = _decimals(spacing[0] * -grid.slices.step)
     return result

@@ -78,7 +78,7 @@ class StandardView:
     """
 
     def __init__(self, volume: Volume, findings: Findings) -> None:
-        spacing = [float(step) for step in np.linalg.norm(volume.lps_affine[:3, :3], axis=0)]
+        spacing = volume.lps_spacing
         hu, lungs, lesions = (volume.to_lps(array) for array in (volume.hu, findings.lungs, findings.lesions))
         crop = _bounds(lungs, spacing)
         self._first = crop[0].start, crop[1].start
@@ -129,7 +129,7 @@ class StandardView:
         return sorted(chosen[:KEY_IMAGES])
 
 
-def _bounds(lungs: NDArray[np.uint8], spacing: list[float]) -> tuple[slice, slice, slice]:
+def _bounds(lungs: NDArray[np.uint8], spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
     """Box around the lungs with a margin; everything where there are none."""
     by_slice = lungs.max(axis=0)
     # NumPy finds the largest twice as fast as any.

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from zipfile import ZipFile
 
@@ -161,9 +161,8 @@ class Worker(threading.Thread):
                 raise StoppedError
             return self._jobs.is_cancelled(job.id)
 
-        with ExitStack() as stack:
+        with self._head_start(record) as head_start:
             with self._stage(job, "reading"):
-                head_start = stack.enter_context(self._head_start(record))
                 volume = read_series(
                     self._pacs.dicom(record.instances),
                     self._pacs.decode,
@@ -172,11 +171,12 @@ class Worker(threading.Thread):
                     seen=head_start.offer,
                 )
             with self._stage(job, "analysing"):
-
-                def tell(stage: str, fraction: float) -> None:
-                    self._progress(job, "analysing", fraction, stage)
-
-                findings = self._analyzer.analyze(volume, tell, checked, head_start)
+                findings = self._analyzer.analyze(
+                    volume,
+                    lambda stage, fraction: self._progress(job, "analysing", fraction, stage),
+                    checked,
+                    head_start,
+                )
         with self._stage(job, "writing"), self._outbox.filling(job.id) as archive:
             for result in build_results(volume, findings, {"models": self._analyzer.fingerprint}):
                 with io.BytesIO() as content:
