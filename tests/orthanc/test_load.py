@@ -127,7 +127,7 @@ def test_storing_deleting_and_posting_at_once(
 
     def store() -> None:
         for image in renamed(images, f"stress {done['stored']} {threading.get_ident()}"):
-            server.upload(encode(image))
+            _despite_tidying(server, encode(image))
         done["stored"] += 1
 
     def some_series() -> str | None:
@@ -172,6 +172,22 @@ def _or_gone(action: Callable[[], Any]) -> None:
     except OrthancError as error:
         if " 404 " not in str(error):
             raise
+
+
+def _despite_tidying(server: OrthancServer, dicom: bytes) -> None:
+    """Store an image, again if need be.
+
+    Orthanc removes an emptied folder of its storage that another thread just looked for: 1.10.1 without any plugin
+    fails so 4 times in 36,000 images while another client deletes.
+    """
+    while True:
+        try:
+            server.upload(dicom)
+        except OrthancError as error:
+            if "accessing the filesystem" not in str(error):
+                raise
+        else:
+            return
 
 
 def _only_what_was_deleted(wrong: list[BaseException]) -> None:

@@ -1,9 +1,12 @@
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
 from covid_ct.series.headers import SeriesRules
 from covid_ct.server.jobs import State, Trigger
-from covid_ct.server.pacs import NotFoundError
+from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
 from covid_ct.server.requests import AnalyzeRequest, JobsRequest
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
@@ -66,6 +69,30 @@ def test_our_own_results_ask_for_nothing_even_by_aet(hospital: Hospital) -> None
         image.SOPInstanceUID += ".7"
     stored = [hospital.orthanc.store(content, called="COVIDAET") for content in encode(images)]
     assert hospital.intake.consider(stored[0]["ParentSeries"]) is None
+
+
+@pytest.mark.parametrize("left", [0, 1, 19])
+def test_a_series_of_which_images_vanish_meanwhile_is_not_judged(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Orthanc lists fewer images, or none, rather than say that the series is gone."""
+    image_tags, listing = Pacs.image_tags, hospital.orthanc.RestApiGet
+
+    def tags_then_delete(pacs: Pacs, record: SeriesRecord) -> Mapping[str, Any]:
+        tags = image_tags(pacs, record)
+        for instance in record.instances[left:]:
+            hospital.orthanc.delete(instance)
+        return tags
+
+    monkeypatch.setattr(Pacs, "image_tags", tags_then_delete)
+    monkeypatch.setattr(
+        hospital.orthanc,
+        "RestApiGet",
+        lambda uri: b"[]" if not left and uri.endswith("/instances") else listing(uri),
+    )
+    with pytest.raises(NotFoundError):
+        hospital.intake.ask(hospital.series, Trigger.REST)
+    assert hospital.jobs.select(JobsRequest()) == []
 
 
 def test_a_job_that_lost_its_results_begins_anew(hospital: Hospital) -> None:

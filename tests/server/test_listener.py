@@ -1,7 +1,9 @@
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from covid_ct.server.listener import CHANGES_MARK
-from covid_ct.server.pacs import Pacs
+from covid_ct.server.pacs import Pacs, SeriesRecord
 from covid_ct.server.requests import JobsRequest
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
@@ -45,6 +47,26 @@ def test_a_restart_finds_what_was_still_arriving(hospital: Hospital) -> None:
     assert hospital.listener().sweep()
     hospital.orthanc.unstable.clear()
     assert not hospital.listener().sweep()
+    assert [job.series for job in hospital.jobs.select(JobsRequest())] == [hospital.series]
+
+
+def test_the_sweep_looks_again_at_a_series_that_lost_an_image_meanwhile(hospital: Hospital, monkeypatch) -> None:
+    hospital.orthanc.store(encode(make_series(21))[-1])
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    image_tags = Pacs.image_tags
+
+    def tags_then_delete(pacs: Pacs, record: SeriesRecord) -> Mapping[str, Any]:
+        tags = image_tags(pacs, record)
+        last = list(hospital.orthanc.instances)[20:]
+        for instance in last:
+            hospital.orthanc.delete(instance)
+        return tags
+
+    monkeypatch.setattr(Pacs, "image_tags", tags_then_delete)
+    listener = hospital.listener()
+    assert listener.sweep()
+    assert hospital.jobs.select(JobsRequest()) == []
+    assert not listener.sweep()
     assert [job.series for job in hospital.jobs.select(JobsRequest())] == [hospital.series]
 
 

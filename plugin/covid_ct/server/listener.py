@@ -126,9 +126,14 @@ class Listener(threading.Thread):
             quiet_s = (datetime.now(UTC) - record.updated).total_seconds()
             if not record.stable or quiet_s < self._stable_age:
                 return False
-            self._intake.consider(series)
         except NotFoundError:
             self._log(f"Series {series} was deleted before it was considered")
+            return True
+        try:
+            self._intake.consider(series)
+        except NotFoundError:
+            # Deleted meanwhile, or only a part of it: the next sweep sees which.
+            return False
         return True
 
     def _carefully(self, action: Callable[[str], object], resource: str) -> object:
@@ -136,7 +141,7 @@ class Listener(threading.Thread):
         try:
             return action(resource)
         except NotFoundError:
-            self._log(f"{resource} was deleted before it was considered")
+            self._log(f"{resource} was changed or deleted before it was considered")
         except Exception as error:  # noqa: BLE001 - one bad resource must not silence all later ones
             self._log(f"{resource} could not be considered: {type(error).__name__}: {error}")
         return None

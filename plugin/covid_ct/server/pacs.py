@@ -201,9 +201,13 @@ class Pacs:
         Raises
         ------
         NotFoundError
-            If the series is gone.
+            If the series no longer holds just the instances of the record: Orthanc lists them one by one, while others
+            may store and delete.
         """
-        positions = [instance["MainDicomTags"] for instance in self._get(f"/series/{record.id}/instances")]
+        listed = self._get(f"/series/{record.id}/instances")
+        if sorted(instance["ID"] for instance in listed) != list(record.instances):
+            raise NotFoundError(f"Series {record.id} changed while it was looked at; ask again.")
+        positions = [instance["MainDicomTags"] for instance in listed]
         return {
             str(tags["SOPInstanceUID"]): SliceHeader(
                 position=_numbers(tags, "ImagePositionPatient"),
