@@ -146,10 +146,12 @@ def test_storing_deleting_and_posting_at_once(
             _or_gone(lambda: server.post("/covid/analyze", {"Series": series}))
             done["posted"] += 1
 
-    with meanwhile(store, store, delete, post, post, lambda: browse(server)) as wrong:
-        time.sleep(STRESS_S)
-        assert server.get("/system")["ApiVersion"]
-        _only_what_was_deleted(wrong)
+    with meanwhile(post, post, lambda: browse(server)) as asking_wrong:
+        with meanwhile(store, store, delete) as storing_wrong:
+            time.sleep(STRESS_S)
+            assert server.get("/system")["ApiVersion"]
+        _only_what_was_deleted(asking_wrong + storing_wrong)
+        # Orthanc 1.10.1 does not end, with or without a plugin, while images come less than 0.1 s after one another.
         server.stop()
     assert ended_in_order(server), server.log.read_text(errors="replace")[-3000:]
     assert min(done.values()) > 0, done

@@ -104,10 +104,11 @@ class FakeOrthanc:
             return json.dumps(self.store(body)).encode()
         if uri == "/tools/bulk-content":
             document = json.loads(body)
-            assert document["Level"] == "Instance"
-            return json.dumps(
-                [self._with_metadata(one) for one in document["Resources"] if one in self.headers]
-            ).encode()
+            there = [one for one in document["Resources"] if one in self.headers]
+            if document["Level"] == "Series":
+                series = {self._series(self.headers[one]) for one in there}
+                return json.dumps([self._describe_series(one) for one in sorted(series)]).encode()
+            return json.dumps([self._with_metadata(one) for one in there]).encode()
         if match := re.fullmatch("/modalities/([^/]+)/store", uri):
             if match[1] in self.unreachable:
                 raise FakeOrthancError(9, "Error in the network protocol")

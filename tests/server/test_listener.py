@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,13 +72,13 @@ def test_the_sweep_looks_again_at_a_series_that_lost_an_image_meanwhile(hospital
 
 def test_each_change_is_read_once_however_long_a_series_arrives(hospital: Hospital, monkeypatch) -> None:
     asked: list[str] = []
-    series_of_instance = Pacs.series_of_instance
+    series_of_instances = Pacs.series_of_instances
 
-    def counted(pacs: Pacs, instance: str) -> str:
-        asked.append(instance)
-        return series_of_instance(pacs, instance)
+    def counted(pacs: Pacs, instances: Sequence[str]) -> set[str]:
+        asked.extend(instances)
+        return series_of_instances(pacs, instances)
 
-    monkeypatch.setattr(Pacs, "series_of_instance", counted)
+    monkeypatch.setattr(Pacs, "series_of_instances", counted)
     hospital.database.set_mark(CHANGES_MARK, 0)
     hospital.orthanc.unstable.add(hospital.series)
     listener = hospital.listener()
@@ -90,13 +90,14 @@ def test_each_change_is_read_once_however_long_a_series_arrives(hospital: Hospit
 def test_it_stops_in_the_middle_of_many_changes(hospital: Hospital, monkeypatch) -> None:
     listener = hospital.listener()
     hospital.database.set_mark(CHANGES_MARK, 0)
-    series_of_instance = Pacs.series_of_instance
+    series_of_instances = Pacs.series_of_instances
 
-    def stop_then_answer(pacs: Pacs, instance: str) -> str:
+    def stop_then_answer(pacs: Pacs, instances: Sequence[str]) -> set[str]:
         listener.stop()
-        return series_of_instance(pacs, instance)
+        return series_of_instances(pacs, instances)
 
-    monkeypatch.setattr(Pacs, "series_of_instance", stop_then_answer)
+    monkeypatch.setattr("covid_ct.server.listener.CHANGES_PAGE", 7)
+    monkeypatch.setattr(Pacs, "series_of_instances", stop_then_answer)
     listener.sweep()
     assert hospital.jobs.select(JobsRequest()) == []
     assert hospital.database.mark(CHANGES_MARK) == 0, "the next start reads them again"

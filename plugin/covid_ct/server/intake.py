@@ -12,7 +12,7 @@ from covid_ct.server.database import timestamp
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
-from covid_ct.server.pacs import METADATA_AT_ONCE, Pacs, SeriesRecord, series_header
+from covid_ct.server.pacs import AT_ONCE, Pacs, SeriesRecord, series_header
 from covid_ct.server.requests import AnalyzeRequest
 
 
@@ -102,7 +102,7 @@ class Intake:
             # Results that another Orthanc with this plugin sent to our AE title ask for nothing.
             return None
         # A series that cannot be analysed may be of any size, and Orthanc takes longer for each image of a large one.
-        called = self._called(record.instances if refusal is None else record.instances[:METADATA_AT_ONCE])
+        called = self._called(record.instances if refusal is None else record.instances[:AT_ONCE])
         if called is not None:
             sender = self.pacs.sender(called)
             recipients = () if sender is None else (sender,)

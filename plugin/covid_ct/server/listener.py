@@ -4,18 +4,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from covid_ct.server.database import Database
 from covid_ct.server.intake import Intake
 from covid_ct.server.metrics import Metrics
-from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.pacs import AT_ONCE, NotFoundError, Pacs
 
 CHANGES_MARK = "changes"
 """Name under which the place in Orthanc's list of changes is kept, up to which all series were considered."""
 
-CHANGES_PAGE = 1000
+CHANGES_PAGE = AT_ONCE
 """Changes read at a time."""
 
 SWEEP_S = 60.0
@@ -57,7 +56,7 @@ class Listener(threading.Thread):
         self._told: queue.SimpleQueue[tuple[Callable[[str], object], str]] = queue.SimpleQueue()
         self._stop_asked = threading.Event()
         self._read_to: int | None = None
-        # Series that are still to be considered, with the change that told of each first.
+        # Series that are still to be considered, with a change from which on all that came to each is told.
         self._arriving: dict[str, int] = {}
 
     def stable(self, series: str) -> None:
@@ -108,15 +107,13 @@ class Listener(threading.Thread):
     def _read_changes(self, since: int) -> None:
         """Note the series of all instances that came after a change; each change is read once."""
         done = False
-        while not done:
+        while not done and not self._stop_asked.is_set():
             page, done = self._pacs.changes(since, CHANGES_PAGE)
-            for change in page:
-                if self._stop_asked.is_set():
-                    return
-                if change.kind == "NewInstance":
-                    with suppress(NotFoundError):  # deleted meanwhile
-                        self._arriving.setdefault(self._pacs.series_of_instance(change.id), change.sequence)
-                since = self._read_to = change.sequence
+            new = [change for change in page if change.kind == "NewInstance"]
+            for series in self._pacs.series_of_instances([change.id for change in new]):
+                self._arriving.setdefault(series, new[0].sequence)
+            if page:
+                since = self._read_to = page[-1].sequence
 
     def _settled(self, series: str) -> bool:
         """Whether nothing remains to be done for a series: it was considered or is gone, not still arriving."""

@@ -21,9 +21,8 @@ FINDINGS_ATTACHMENT = 4217
 ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 """Orthanc's identifiers of patients, studies, series and instances."""
 
-
-METADATA_AT_ONCE = 100
-"""Instances whose metadata are asked for together; a call for thousands would keep other threads waiting."""
+AT_ONCE = 100
+"""Instances that are asked for together; a call for thousands would keep other threads waiting."""
 
 
 class NotFoundError(CovidCtError):
@@ -146,13 +145,19 @@ class Pacs:
         if self._exists("series", resource):
             return [resource]
         if self._exists("instances", resource):
-            return [self.series_of_instance(resource)]
+            return list(self.series_of_instances([resource]))
         level = "studies" if self._exists("studies", resource) else "patients"
         return [str(series["ID"]) for series in self._get(f"/{level}/{resource}/series")]
 
-    def series_of_instance(self, instance: str) -> str:
-        """Orthanc id of the series that an instance belongs to."""
-        return str(self._get(f"/instances/{instance}")["ParentSeries"])
+    def series_of_instances(self, instances: Sequence[str]) -> set[str]:
+        """Orthanc ids of the series that instances belong to, as far as they are still there.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc does not tell them.
+        """
+        return {str(series["ID"]) for series in self._still_there(instances, {"Level": "Series", "Metadata": False})}
 
     def series(self, series: str) -> SeriesRecord:
         """What the database knows of a series.
@@ -220,21 +225,25 @@ class Pacs:
         }
 
     def metadata(self, instances: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
-        """Each instance that is still there, with its metadata by name; many are asked for at once.
+        """Each instance that is still there, with its metadata by name.
 
         Raises
         ------
         NotFoundError
             If Orthanc does not tell them.
         """
-        for start in range(0, len(instances), METADATA_AT_ONCE):
-            wanted = {"Resources": instances[start : start + METADATA_AT_ONCE], "Level": "Instance", "Metadata": True}
+        for item in self._still_there(instances, {"Level": "Instance", "Metadata": True}):
+            yield item["ID"], item["Metadata"]
+
+    def _still_there(self, instances: Sequence[str], how: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """What Orthanc tells of those instances that it still holds, or of what they belong to; many in one call."""
+        for start in range(0, len(instances), AT_ONCE):
+            wanted = {"Resources": instances[start : start + AT_ONCE], **how}
             try:
                 answer = self._orthanc.RestApiPost("/tools/bulk-content", json.dumps(wanted))
             except self._orthanc.OrthancException as error:
-                raise NotFoundError(f"Orthanc does not tell the metadata of a series: {error}.") from error
-            for item in json.loads(answer):
-                yield item["ID"], item["Metadata"]
+                raise NotFoundError(f"Orthanc does not tell what it holds: {error}.") from error
+            yield from json.loads(answer)
 
     def dicom(self, instances: Sequence[str]) -> Iterator[bytes]:
         """The stored DICOM files of instances, one after the other.
@@ -293,7 +302,7 @@ class Pacs:
 
     def has_instances(self, instances: Sequence[str]) -> bool:
         """Whether all of these instances are stored."""
-        return all(self._exists("instances", instance) for instance in instances)
+        return len(list(self._still_there(instances, {"Level": "Instance", "Metadata": False}))) == len(set(instances))
 
     def attach_findings(self, series: str, findings: dict[str, Any]) -> None:
         """Keep findings as a user attachment of their series, instead of earlier ones.
