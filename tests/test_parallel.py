@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from covid_ct.parallel import cores, giving_turns, in_parallel
+from covid_ct.parallel import cores, in_parallel
 
 
 def test_results_come_in_order_from_several_threads():
@@ -21,20 +21,6 @@ def test_the_threads_compute_when_nobody_else_does_and_the_caller_goes_on_as_bef
     before = os.sched_getscheduler(0)
     assert set(in_parallel(lambda _: os.sched_getscheduler(0), range(4), 2)) == {os.SCHED_IDLE}
     assert os.sched_getscheduler(0) == before != os.SCHED_IDLE
-
-
-@pytest.mark.parametrize(("few", "pinned"), [(1000, [{core} for core in sorted(os.sched_getaffinity(0))]), (0, [])])
-def test_a_thread_on_each_of_few_cores_gives_turns_for_as_long_as_asked(monkeypatch, few, pinned):
-    monkeypatch.setattr("covid_ct.parallel.FEW_CORES", few)
-
-    def threads():
-        return [thread.native_id for thread in threading.enumerate() if thread.name == "covid-turns"]
-
-    with pytest.raises(ZeroDivisionError), giving_turns():
-        time.sleep(0.05)
-        assert sorted((os.sched_getaffinity(thread) for thread in threads()), key=min) == pinned
-        1 / 0  # noqa: B018
-    assert threads() == []
 
 
 def test_a_failure_stops_what_has_not_begun():

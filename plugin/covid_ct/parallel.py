@@ -1,12 +1,10 @@
 """Several threads for work that NumPy, SciPy and ONNX Runtime do without Python's lock."""
 
 import os
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -15,12 +13,6 @@ Result = TypeVar("Result")
 
 SLICES_AT_ONCE = 8
 """Slices for a thread to work on together: threads that take one at a time mostly wait for Python's lock."""
-
-TURN_S = 0.0005
-"""How long, in seconds, a core goes on computing without Linux looking whether somebody waits for it."""
-
-FEW_CORES = 4
-"""With more cores one is free more often, and a thread on each that wakes so often would cost more than it gains."""
 
 
 def cores() -> int:
@@ -67,38 +59,6 @@ def computing_threads(threads: int) -> ThreadPoolExecutor:
     Whoever asks Orthanc something meanwhile is answered first. The caller's own thread stays as it is.
     """
     return ThreadPoolExecutor(threads, thread_name_prefix="covid-slices", initializer=_stand_back)
-
-
-@contextmanager
-def giving_turns() -> Iterator[None]:
-    """While this lasts, whoever asks Orthanc something waits for a computing thread no longer than `TURN_S`.
-
-    By Linux's account (EEVDF) a computing thread, SCHED_IDLE or not, gets a core back once the one that preempted it
-    has used up what it had saved by sleeping, and keeps it until the clock's next tick: up to 4 ms. Any thread that
-    wakes up on that core makes Linux choose anew, so here one does, on each core.
-    """
-    ended = threading.Event()
-    threads = [
-        threading.Thread(target=_wake_up_often, args=(core, ended), name="covid-turns", daemon=True)
-        for core in os.sched_getaffinity(0)
-        if cores() <= FEW_CORES
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-
-
-def _wake_up_often(core: int, ended: threading.Event) -> None:
-    # Some sandboxes forbid the call; there it is left to chance which core gets a look.
-    with suppress(OSError):
-        os.sched_setaffinity(0, {core})
-    while not ended.is_set():
-        time.sleep(TURN_S)
 
 
 def _stand_back() -> None:

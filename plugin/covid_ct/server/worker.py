@@ -13,7 +13,6 @@ from zipfile import ZipFile
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.head_start import HeadStart
 from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
-from covid_ct.parallel import giving_turns
 from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.geometry import arrange
 from covid_ct.series.reading import read_series
@@ -149,8 +148,7 @@ class Worker(threading.Thread):
 
     def _do(self, job: Job) -> None:
         if not self._outbox.of(job.id).exists():
-            with giving_turns():
-                self._analyse(job)
+            self._analyse(job)
         self._store(job)
 
     def _analyse(self, job: Job) -> None:
