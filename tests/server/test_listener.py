@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from covid_ct.server.listener import CHANGES_MARK
-from covid_ct.server.pacs import Pacs, SeriesRecord
+from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
 from covid_ct.server.requests import JobsRequest
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
@@ -68,6 +68,18 @@ def test_the_sweep_looks_again_at_a_series_that_lost_an_image_meanwhile(hospital
     assert hospital.jobs.select(JobsRequest()) == []
     assert not listener.sweep()
     assert [job.series for job in hospital.jobs.select(JobsRequest())] == [hospital.series]
+
+
+def test_the_sweep_lets_go_of_a_series_that_orthanc_cannot_read(hospital: Hospital, monkeypatch) -> None:
+    """As where a file is lost from the storage, though the database still knows it."""
+
+    def lost(pacs: Pacs, record: SeriesRecord) -> Mapping[str, Any]:
+        raise NotFoundError("the file is lost")
+
+    monkeypatch.setattr(Pacs, "image_tags", lost)
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    assert not hospital.listener().sweep()
+    assert hospital.database.mark(CHANGES_MARK) == len(hospital.orthanc.changes)
 
 
 def test_each_change_is_read_once_however_long_a_series_arrives(hospital: Hospital, monkeypatch) -> None:

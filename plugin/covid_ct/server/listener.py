@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from covid_ct.server.database import Database
 from covid_ct.server.intake import Intake
 from covid_ct.server.metrics import Metrics
-from covid_ct.server.pacs import AT_ONCE, NotFoundError, Pacs
+from covid_ct.server.pacs import AT_ONCE, NotFoundError, Pacs, SeriesChangingError
 
 CHANGES_MARK = "changes"
 """Name under which the place in Orthanc's list of changes is kept, up to which all series were considered."""
@@ -123,14 +123,12 @@ class Listener(threading.Thread):
             quiet_s = (datetime.now(UTC) - record.updated).total_seconds()
             if not record.stable or quiet_s < self._stable_age:
                 return False
+            self._intake.consider(series)
+        except SeriesChangingError:
+            # The next sweep sees what it has become.
+            return False
         except NotFoundError:
             self._log(f"Series {series} was deleted before it was considered")
-            return True
-        try:
-            self._intake.consider(series)
-        except NotFoundError:
-            # Deleted meanwhile, or only a part of it: the next sweep sees which.
-            return False
         return True
 
     def _carefully(self, action: Callable[[str], object], resource: str) -> object:

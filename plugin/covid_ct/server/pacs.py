@@ -29,6 +29,10 @@ class NotFoundError(CovidCtError):
     """Raised if Orthanc does not hold what was asked for."""
 
 
+class SeriesChangingError(NotFoundError):
+    """Raised if a series gains or loses instances while it is looked at."""
+
+
 class StoreError(CovidCtError):
     """Raised if Orthanc does not store a result."""
 
@@ -206,12 +210,14 @@ class Pacs:
         Raises
         ------
         NotFoundError
-            If the series no longer holds just the instances of the record: Orthanc lists them one by one, while others
-            may store and delete.
+            If the series is gone.
+        SeriesChangingError
+            If it no longer holds just the instances of the record: Orthanc lists them one by one, while others may
+            store and delete.
         """
         listed = self._get(f"/series/{record.id}/instances")
         if sorted(instance["ID"] for instance in listed) != list(record.instances):
-            raise NotFoundError(f"Series {record.id} changed while it was looked at; ask again.")
+            raise SeriesChangingError(f"Series {record.id} changed while it was looked at; ask again.")
         positions = [instance["MainDicomTags"] for instance in listed]
         return {
             str(tags["SOPInstanceUID"]): SliceHeader(
