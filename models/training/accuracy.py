@@ -76,7 +76,7 @@ def labelled(folder: Path, role: Role, step: int = 1) -> Iterator[data.Slices]:
     step: int
         Only every so manieth slice of the CLAHE patients.
     """
-    yield data.hu_slices(folder) if role == "lungs" else data.medseg_slices(folder)
+    yield data.hu_slices(folder) if role == "lungs" else data.medseg_slices(folder, data.FINE)
     clahe = data.clahe_slices(folder)
     yield clahe.part(np.arange(len(clahe)) % step == 0)
 

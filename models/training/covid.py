@@ -21,7 +21,7 @@ from models.training.networks import Classifier
 from models.training.segmentation import SEED, THREADS
 from models.training.slices import auc, segment_slice
 
-SIZE = (160, 224)
+SIZE = (224, 320)
 CLIP_HU = (-1200.0, 200.0)
 OUTSIDE_HU = 40
 """The lungs' surroundings look like muscle, which the lesion network knows."""
@@ -118,6 +118,11 @@ def _prepare(hu: Tensor, lungs: Tensor, geometry: Geometry, vary: bool, random: 
     return (moved.clamp(low, high) - low) / (high - low)
 
 
+def prepare(cases: Cases) -> Tensor:
+    """Slices as the classifier sees them without augmentation, shape (slices, 1, rows, columns)."""
+    return _prepare(cases.hu, cases.lungs, STILL, False, torch.Generator().manual_seed(SEED))
+
+
 @dataclass(frozen=True)
 class Embedded:
     """What the classifier's linear unit sees of one source.
@@ -206,7 +211,7 @@ def logits_of(classifier: Classifier, embedded: Embedded, chosen: NDArray[np.boo
 def platt(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:
     """Slope and intercept that make probabilities of logits (Platt 1999), by Newton's method."""
     design = np.stack([logits, np.ones_like(logits)], axis=1).astype(np.float64)
-    weights = np.array([1.0, 0.0])
+    weights = np.zeros(2)
     positives, negatives = truth.sum(), (~truth).sum()
     # Platt's targets keep the probabilities of few cases from running to 0 and 1.
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
@@ -250,11 +255,17 @@ def blocks(count: int) -> NDArray[np.int64]:
     return np.arange(count) // 8 % FOLDS
 
 
-def cross_validate(
-    classifier: Classifier, figures_: tuple[Embedded, Embedded], others: list[Embedded]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits of every figure, COVID-19 and other, from a linear unit that saw neither it nor its neighbours."""
-    results = tuple(np.zeros(part.views.shape[1], np.float32) for part in figures_)
+def cross_validate(classifier: Classifier, sources: list[Embedded]) -> list[NDArray[np.float32]]:
+    """Logits of every figure, COVID-19 and other, from a linear unit that saw neither it nor its neighbours.
+
+    Parameters
+    ----------
+    classifier: Classifier
+    sources: list[Embedded]
+        The two kinds of figures first.
+    """
+    figures_, others = sources[:2], sources[2:]
+    results = [np.zeros(part.views.shape[1], np.float32) for part in figures_]
     folds = [blocks(part.views.shape[1]) for part in figures_]
     for held in range(FOLDS):
         seen = [
@@ -264,7 +275,7 @@ def cross_validate(
         fit(classifier, [*seen, *others])
         for part, fold, logits in zip(figures_, folds, results, strict=True):
             logits[fold == held] = logits_of(classifier, part, fold == held)
-    return results[0], results[1]
+    return results
 
 
 def linear_auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:

@@ -1,7 +1,7 @@
 """The labelled slices as one kind of thing: upright images in HU with label maps, grouped by patient.
 
 Every array is in the standard axial view (slices from feet to head, rows from anterior to posterior, columns from
-the patient's right to left) and of 256x256 pixels.
+the patient's right to left) and of 256x256 pixels, those of MedSeg of 512x512 too.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,10 @@ from covid_ct.phantom.make import make_phantom
 from covid_ct.phantom.options import PhantomOptions
 
 SIZE = 256
-"""Rows and columns of every image."""
+"""Rows and columns of an image."""
+
+FINE = 512
+"""Rows and columns of a MedSeg slice in its source."""
 
 EITHER = 3
 """Label of a pixel known to be foreground (lung, lesion) whose class nobody knows."""
@@ -71,7 +74,7 @@ class Slices:
     ----------
     name: str
     hu: NDArray[np.int16]
-        Shape (slices, 256, 256).
+        Shape (slices, size, size).
     lungs: NDArray[np.uint8]
         0, 1 (right), 2 (left), EITHER or IGNORED.
     lesions: NDArray[np.uint8]
@@ -199,8 +202,15 @@ def clahe_slices(folder: Path) -> Slices:
     )
 
 
-def medseg_slices(folder: Path) -> Slices:
-    """The MedSeg slices, whole and upright, ground glass and consolidation apart; lungs are known at lesions only."""
+def medseg_slices(folder: Path, size: int = SIZE) -> Slices:
+    """The MedSeg slices, whole and upright, ground glass and consolidation apart; lungs are known at lesions only.
+
+    Parameters
+    ----------
+    folder: Path
+    size: int
+        Rows and columns, SIZE or FINE.
+    """
     whole = np.load(folder / "training/lesions_full_field.npz")
     crops = np.load(folder / "training/lesions_ggo_consolidation.npz")
     lesions, lungs = [], []
@@ -216,16 +226,17 @@ def medseg_slices(folder: Path) -> Slices:
         target = placed[max(0, top) : top + label.shape[0], max(0, left) : left + label.shape[1]]
         target[:] = label[max(0, -top) :, max(0, -left) :][: target.shape[0], : target.shape[1]]
         field = np.where(lesion > 0, np.where(placed > 0, placed, EITHER), 0)
-        lesions.append(field[::2, ::2].astype(np.uint8))
+        step = len(field) // size
+        lesions.append(field[::step, ::step].astype(np.uint8))
         # The crops were made around the lungs, so there is none outside.
         lung = np.zeros(lesion.shape, np.uint8)
         lung[max(0, top) : top + label.shape[0], max(0, left) : left + label.shape[1]] = IGNORED
-        lungs.append(np.where(field > 0, EITHER, lung)[::2, ::2].astype(np.uint8))
+        lungs.append(np.where(field > 0, EITHER, lung)[::step, ::step].astype(np.uint8))
     lesion_labels = np.stack(lesions)
     count = len(lesion_labels)
     return Slices(
         "MedSeg slices",
-        picture_to_hu(np.rint(resize(whole["image"], (SIZE, SIZE))).astype(np.uint8)),
+        picture_to_hu(np.rint(resize(whole["image"], (size, size))).astype(np.uint8)),
         np.stack(lungs),
         lesion_labels,
         np.arange(count),
@@ -282,5 +293,7 @@ def regions(slices: Slices, by_patient: bool) -> NDArray[np.float32]:
         chosen = slices.lungs[slices.patients == slices.patients[index]] if by_patient else slices.lungs[[index]]
         area = (chosen != 0).any(axis=0)
         rows, columns = (np.flatnonzero(area.any(axis=axis)) for axis in (1, 0))
-        boxes[index] = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows.size else (0, SIZE, 0, SIZE)
+        boxes[index] = (
+            (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows.size else (0, area.shape[0], 0, area.shape[1])
+        )
     return boxes

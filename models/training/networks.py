@@ -160,4 +160,6 @@ class Classifier(nn.Module):
         return self.linear((pooled - self.centre) / self.spread)
 
     def forward(self, image: Tensor) -> Tensor:
-        return (self.judge(self.embed(image)) + self.judge(self.embed(image.flip(3)))) / 2
+        # One pass for both, so that either is quantised alike.
+        plain, mirrored = self.judge(self.embed(torch.cat([image, image.flip(3)]))).chunk(2)
+        return (plain + mirrored) / 2

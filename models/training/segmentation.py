@@ -121,15 +121,27 @@ class Pool:
         else:
             self.boxes = torch.from_numpy(regions(slices, by_patient))
 
-    def draw_donors(self, folds: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Which of some images, whose folds are given, get lesions; images of the same folds, labels and boxes."""
+    def _paste(
+        self, hu: Tensor, labels: Tensor, folds: Tensor, geometry: Geometry, random: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Lay lesions of images of the same folds into some images; gives these and all lesions."""
+        lesions = labels[:, 1].clone()
         chosen = torch.rand(len(folds), generator=random) < self.pasted
-        same = (self.folds == folds[chosen, None]).float()
-        index = torch.multinomial(same, 1, generator=random)[:, 0] if len(same) else torch.zeros(0, dtype=torch.long)
-        return chosen, self.hu[index].float()[:, None], self.labels[index], self.boxes[index]
+        if chosen.any():
+            same = (self.folds == folds[chosen, None]).float()
+            index = torch.multinomial(same, 1, generator=random)[:, 0]
+            donor_hu, donor_labels, _ = move(
+                self.hu[index].float()[:, None], self.labels[index], self.boxes[index], geometry, random
+            )
+            hu[chosen], lesions[chosen] = paste_lesions(
+                hu[chosen], labels[chosen, 0] > 0, lesions[chosen], donor_hu, donor_labels[:, 1]
+            )
+        return hu, lesions
 
-    def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Images, labels (lungs and lesions), boxes, which images may get made-up lesions, and folds."""
+    def draw(
+        self, count: int, geometry: Geometry, random: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Moved images, lungs, lesions, which images may get made-up lesions, and folds."""
         index = torch.multinomial(self.weights, count, replacement=True, generator=random)
         other = torch.rand(count, generator=random) < self.equalised
         hu = torch.where(other[:, None, None], self.other[index], self.hu[index]).float()
@@ -142,7 +154,9 @@ class Pool:
             part = torch.where(mixed, uniform(random, count, 0.1, 0.45), 0.0)[:, None, None]
             hu = hu.lerp(torch.where(other[:, None, None], self.other[near], self.hu[near]).float(), part)
         clean = torch.full((count,), not self.own_lesions)
-        return hu[:, None], self.labels[index], self.boxes[index], clean, self.folds[index]
+        hu, labels, mirrored = move(hu[:, None], self.labels[index], self.boxes[index], geometry, random)
+        hu, lesions = self._paste(hu, labels, self.folds[index], geometry, random)
+        return hu, swap_sides(labels[:, 0], mirrored), lesions, clean, self.folds[index]
 
 
 class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
@@ -163,20 +177,12 @@ class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         # Systematic sampling: every source gets its share as evenly as whole numbers allow.
         picks = (np.arange(BATCH) + torch.rand(1, generator=random).item()) / BATCH * cumulated[-1]
         counts = np.bincount(np.searchsorted(cumulated, picks), minlength=len(self.pools))
-        drawn = [(pool, pool.draw(int(count), random)) for pool, count in zip(self.pools, counts, strict=True) if count]
-        hu, labels, boxes, clean, folds = (
-            torch.cat(values) for values in zip(*(part for _, part in drawn), strict=True)
-        )
-        hu, labels, mirrored = move(hu, labels, boxes, recipe.geometry, random)
-        lungs, lesions = swap_sides(labels[:, 0], mirrored), labels[:, 1]
-        if any(pool.pasted for pool in self.pools):
-            donors = [pool.draw_donors(part[-1], random) for pool, part in drawn]
-            chosen, *donated = (torch.cat(values) for values in zip(*donors, strict=True))
-            if chosen.any():
-                donor_hu, donor_labels, _ = move(*donated, recipe.geometry, random)
-                hu[chosen], lesions[chosen] = paste_lesions(
-                    hu[chosen], lungs[chosen] > 0, lesions[chosen], donor_hu, donor_labels[:, 1]
-                )
+        drawn = [
+            pool.draw(int(count), recipe.geometry, random)
+            for pool, count in zip(self.pools, counts, strict=True)
+            if count
+        ]
+        hu, lungs, lesions, clean, folds = (torch.cat(values) for values in zip(*drawn, strict=True))
         domed = (lungs != IGNORED).flatten(1).all(dim=1) & (torch.rand(len(hu), generator=random) < recipe.domes)
         if domed.any():
             hu[domed], gone = add_domes(hu[domed], (lungs[domed] > 0)[:, None], random)

@@ -13,8 +13,11 @@ from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.windows import predict
 
-SPACING_MM = (5.0, 1.4, 1.4)
-"""Assumed for a slice of 256x256 pixels whose spacing nobody knows."""
+FIELD_MM = 358.4
+"""Assumed size of the whole image, 1.4 mm for a pixel of 256; nobody knows the true one."""
+
+DENSITY_MM = 4.2
+"""Size of the square in which density is averaged before it tells the kind of lesion."""
 
 MIN_PART = 0.02
 """Connected parts of less than this share of a slice's lung are dropped, as whole series drop small parts in 3-D."""
@@ -46,9 +49,13 @@ def _full_size(model: Model, scan: Scan) -> NDArray[np.float32]:
     return full
 
 
+def _spacing_mm(hu: NDArray[np.int16]) -> tuple[float, float, float]:
+    return 5.0, FIELD_MM / hu.shape[0], FIELD_MM / hu.shape[1]
+
+
 def segment_lungs(model: Model, hu: NDArray[np.int16]) -> NDArray[np.uint8]:
     """Label map of the lungs of one slice of shape (rows, columns)."""
-    classes = _full_size(model, Scan(hu[np.newaxis], SPACING_MM))
+    classes = _full_size(model, Scan(hu[np.newaxis], _spacing_mm(hu)))
     mask = classes.sum(axis=0) > HALF
     parts, count = ndimage.label(mask)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
@@ -65,12 +72,13 @@ def segment_slice(lungs_model: Model, lesions_model: Model, hu: NDArray[np.int16
     lungs = segment_lungs(lungs_model, hu)
     if not lungs.any():
         return SliceMaps(lungs, np.zeros_like(lungs))
-    classes = _full_size(lesions_model, Scan(hu[np.newaxis], SPACING_MM, lungs[np.newaxis]))
-    cell_mm = SPACING_MM[1:]
+    spacing = _spacing_mm(hu)
+    classes = _full_size(lesions_model, Scan(hu[np.newaxis], spacing, lungs[np.newaxis]))
+    cell_mm = spacing[1:]
     # A single slice does not tell how large a lesion is.
     found = in_lungs(classes > HALF, lungs[np.newaxis], cell_mm, min_cells=0)
     grow(lungs[np.newaxis], found, cell_mm)
-    dense = ndimage.uniform_filter(hu.astype(np.float32), 3) > CONSOLIDATION_HU
+    dense = ndimage.uniform_filter(hu.astype(np.float32), round(DENSITY_MM / cell_mm[0])) > CONSOLIDATION_HU
     return SliceMaps(lungs, np.where(found[0], np.where(dense, 2, 1), 0).astype(np.uint8))
 
 

@@ -19,12 +19,12 @@ from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.session import Model
 from models.training import accuracy, covid, data, plots
 from models.training.augment import Geometry
-from models.training.export import export, export_committee, write_manifest
+from models.training.export import export_committee, write_manifest
 from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.1.0", "lesions": "2.1.0", "covid": "1.1.0"}
+VERSIONS = {"lungs": "2.1.0", "lesions": "2.2.0", "covid": "2.0.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
@@ -64,7 +64,7 @@ def lesion_pools(folder: Path) -> list[Pool]:
     return [
         Pool(clahe, 4, whole_field=False, own_lesions=True, favour_small=True, pasted=0.25),
         Pool(clahe, 3, whole_field=False, own_lesions=True, by_patient=True, pasted=0.25),
-        Pool(data.medseg_slices(folder), 6, whole_field=False, own_lesions=True, pasted=0.4),
+        Pool(data.medseg_slices(folder, data.FINE), 6, whole_field=False, own_lesions=True, pasted=0.4),
         Pool(data.phantoms(), 1, whole_field=False, own_lesions=True, by_patient=True),
         *(Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True) for one in series),
     ]
@@ -75,22 +75,26 @@ def train_covid(folder: Path, models: Path) -> None:
         Model(load_manifest(models / "lungs", "lungs"), threads=1),
         Model(load_manifest(models / "lesions", "lesions"), threads=1),
     )
-    classifier = Classifier(trained_networks("lesions")[0])
     clahe, medseg, hu = data.clahe_slices(folder), data.medseg_slices(folder), data.hu_slices(folder)
     series = np.concatenate([one.hu[::3] for one in data.whole_series(folder)])
-    positive = covid.make_cases("COVID-19 figures", covid.figures(folder, "covid"), True, pair)
-    negative = covid.make_cases("other figures", covid.figures(folder, "other"), False, pair)
-    figures_ = (covid.embed(classifier, positive, 3.0), covid.embed(classifier, negative, 3.0))
-    others = [
-        covid.embed(classifier, covid.make_cases(name, images, is_covid, pair), share)
+    sources = [
+        (covid.make_cases(name, images, is_covid, pair), share)
         for name, images, is_covid, share in (
+            ("COVID-19 figures", covid.figures(folder, "covid"), True, 3.0),
+            ("other figures", covid.figures(folder, "other"), False, 3.0),
             ("CLAHE patients", clahe.hu[::8], True, 0.35),
             ("MedSeg slices", medseg.hu, True, 0.15),
             ("series without COVID-19", series, False, 0.35),
             ("HU slices", hu.hu, False, 0.15),
         )
     ]
-    yes, no = covid.cross_validate(classifier, figures_, others)
+    positive, negative = (cases for cases, _ in sources[:2])
+    classifiers, judged = [Classifier(network) for network in trained_networks("lesions")], []
+    for classifier in classifiers:
+        embedded = [covid.embed(classifier, cases, share) for cases, share in sources]
+        judged.append(covid.cross_validate(classifier, embedded))
+        covid.fit(classifier, embedded)
+    yes, no = (np.mean(logits, axis=0) for logits in zip(*judged, strict=True))
     logits = np.concatenate([yes, no])
     truth = np.arange(len(logits)) < len(yes)
     slope, intercept = covid.platt(logits, truth)
@@ -113,14 +117,14 @@ def train_covid(folder: Path, models: Path) -> None:
     }
     log.info("%s", figures)
     target = models / "covid"
-    covid.fit(classifier, [*figures_, *others])
-    export(classifier, covid.SIZE, target / "model.onnx")
+    samples = torch.cat([covid.prepare(cases)[::10] for cases, _ in sources])
+    export_committee(Committee(classifiers), covid.SIZE, target / "model.onnx", samples[:, 0].numpy())
     (target / "cross_validation.json").write_text(json.dumps(figures, indent=2) + "\n")
     plots.reliability(probability, truth, target / "reliability.png")
     write_manifest(
         target,
         role="covid",
-        name="Lesion encoder on lungs",
+        name="Committee of lesion encoders on lungs",
         version=VERSIONS["covid"],
         accuracy=f"AUC {figures['auc']} for COVID-19 against other figures (UCSD COVID-CT, {len(yes)} and {len(no)}, "
         f"cross-validated, {date.today()}); shape and brightness alone {figures['auc_of_trivial_features']}",
@@ -237,7 +241,8 @@ def describe(recipe: Recipe, models: Path, measured: str) -> None:
 
 def representative(recipe: Recipe, folder: Path) -> NDArray[np.float32]:
     """Some images of every source of the training, as the network sees them."""
-    hu, clahe, medseg = data.hu_slices(folder), data.clahe_slices(folder), data.medseg_slices(folder)
+    size = data.SIZE if recipe.role == "lungs" else data.FINE
+    hu, clahe, medseg = data.hu_slices(folder), data.clahe_slices(folder), data.medseg_slices(folder, size)
     images = []
     for slices, step in ((clahe, 40), (medseg, 2), (hu, 10), *((one, 12) for one in data.whole_series(folder))):
         if recipe.role == "lesions" and slices.name == hu.name:

@@ -23,7 +23,7 @@ ROLES = ("lungs", "lesions", "covid")
 @pytest.mark.parametrize("role", ROLES)
 def test_each_model_is_small_and_is_the_manifests(role):
     manifest = load_manifest(MODELS / role, role)
-    assert manifest.file.stat().st_size < 5_000_000
+    assert manifest.file.stat().st_size < 6_000_000
     Model(manifest, threads=1)
     assert "non-commercial" in manifest.licence
 

@@ -7,10 +7,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training needs PyTorch")
 
 from models.training.augment import Geometry, add_domes, move, paste_lesions  # noqa: E402
+from models.training.covid import platt  # noqa: E402
 from models.training.data import FOLDS, SHOWN_TO_ALL, Slices  # noqa: E402
 from models.training.export import export_committee  # noqa: E402
 from models.training.member import keep_output, member_name  # noqa: E402
-from models.training.networks import Committee, OneForeground, UNet, cut_at  # noqa: E402
+from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at  # noqa: E402
 from models.training.segmentation import Pool, Recipe, train  # noqa: E402
 
 LUNG_HU, MUSCLE_HU = -850.0, 40.0
@@ -110,17 +111,42 @@ def test_a_committee_answers_the_mean_of_its_networks_and_each_can_be_taken_out(
     assert np.allclose(together, np.mean(alone, axis=0), atol=1e-5)
 
 
+def test_a_classifier_answers_the_same_for_an_image_and_its_mirror_image(tmp_path):
+    torch.manual_seed(0)
+    classifiers = [Classifier(UNet(3, (4, 8)).eval()).eval() for _ in range(2)]
+    images = np.random.default_rng(0).random((6, 1, 32, 64), np.float32)
+    export_committee(Committee(classifiers), (32, 64), tmp_path / "model.onnx", images[:, 0])
+    given, mirrored = (answer(tmp_path / "model.onnx", part) for part in (images, images[..., ::-1].copy()))
+    assert given.shape == (6, 1)
+    assert given == pytest.approx(mirrored, abs=1e-5)
+    assert np.ptp(given) > 1e-3
+
+
+@pytest.mark.parametrize("slope", [0.2, 1.0, 5.0])
+def test_platt_scaling_finds_the_slope_of_logits_that_are_too_wide_or_too_narrow(slope):
+    random = np.random.default_rng(0)
+    true_logits = random.normal(0, 2, 20000)
+    truth = random.random(20000) < 1 / (1 + np.exp(-true_logits))
+    assert platt((true_logits / slope).astype(np.float32), truth) == pytest.approx((slope, 0.0), rel=0.1, abs=0.1)
+
+
 def test_a_network_learns_nothing_from_its_own_fold():
-    """Its fold's labels are all foreground, the others' none: it answers as the others say, and they learn both."""
+    """Its fold's labels are all foreground, the others' none: it answers as the others say, and they learn both.
+
+    The slices come in two sizes, as those of the sources do.
+    """
     random = np.random.default_rng(0)
     labels = np.zeros((40, 256, 256), np.uint8)
     folds = np.where(np.arange(40) % 2 == 0, 0, SHOWN_TO_ALL)
     labels[folds == 0] = 1
     hu = np.where(labels > 0, -900, 0).astype(np.int16) + random.integers(-50, 50, labels.shape, dtype=np.int16)
     slices = Slices("made up", hu, labels, labels, np.arange(40), folds)
+    fine_hu, fine_labels = (array.repeat(2, axis=1).repeat(2, axis=2) for array in (hu, labels))
+    fine = Slices("made up, fine", fine_hu, fine_labels, fine_labels, np.arange(40), folds)
     torch.manual_seed(0)
     recipe = Recipe("lungs", Geometry((32, 32)), (-1200.0, 200.0), steps=120, opacities=0.0)
-    networks, _ = train([UNet(3, (4, 8)) for _ in range(FOLDS)], [Pool(slices, 1, whole_field=True)], recipe)
+    pools = [Pool(slices, 1, whole_field=True), Pool(fine, 1, whole_field=True)]
+    networks, _ = train([UNet(3, (4, 8)) for _ in range(FOLDS)], pools, recipe)
     image = (torch.from_numpy(hu[:1, np.newaxis, ::8, ::8]).float() + 1200.0) / 1400.0
     with torch.no_grad():
         foreground = [float(1 - torch.softmax(network(image), 1)[:, 0].mean()) for network in networks]
