@@ -109,7 +109,10 @@ class Model:
     @property
     def batch(self) -> int:
         """Number of slices to run together."""
-        return GPU_BATCH if self.provider in FALLBACKS else CPU_BATCH
+        if self.provider in FALLBACKS:
+            return GPU_BATCH
+        # A classifier looks at few slices, and ours keeps maps of some 20 MB for each that it looks at.
+        return 1 if self.manifest.role == "covid" else CPU_BATCH
 
     @property
     def workers(self) -> int:
