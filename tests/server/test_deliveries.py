@@ -23,6 +23,17 @@ def test_nothing_is_sent_before_the_job_has_succeeded(hospital: Hospital, courie
     assert hospital.orthanc.sent == []
 
 
+def test_nothing_is_sent_any_more_after_the_stop(hospital: Hospital, courier: Courier) -> None:
+    hospital.orthanc.modalities = {"pacs": {"AET": "PACS", "Host": "192.0.2.1"}}
+    succeed(hospital, "a")
+    courier.stop()
+    courier.send_due()
+    assert hospital.orthanc.sent == []
+    hospital.deliveries.recover(set())
+    Courier(hospital.deliveries, hospital.pacs, hospital.log.append).send_due()
+    assert hospital.orthanc.sent == [("pacs", ["a"])], "it is sent after the next start"
+
+
 def test_results_are_sent_once(hospital: Hospital, courier: Courier) -> None:
     hospital.orthanc.modalities = {"pacs": {"AET": "PACS", "Host": "192.0.2.1"}}
     succeed(hospital, "a", "b")

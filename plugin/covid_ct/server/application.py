@@ -83,6 +83,9 @@ class Application:
         """Take note of a change; returns at once, for Orthanc tells of one change at a time."""
         kinds = self._orthanc.ChangeType
         if change == kinds.ORTHANC_STOPPED:
+            if self._analysis is not None:
+                # Before anything that lets other threads have Python's lock: see `Courier.send_due`.
+                self._analysis.ask_to_stop()
             self.routes.stop()
         if self._analysis is None:
             return
@@ -179,13 +182,16 @@ class _Analysis:
     def _threads(self) -> tuple[threading.Thread, ...]:
         return (self.listener, *self._workers, self._courier, self._caretaker)
 
-    def stop(self) -> None:
-        """End all threads; jobs that have not ended go on after the next start."""
+    def ask_to_stop(self) -> None:
+        """Tell all threads to end, without waiting for any."""
+        self._courier.stop()
         self.listener.stop()
         for worker in self._workers:
             worker.stop()
-        self._courier.stop()
         self._caretaker.stop()
+
+    def stop(self) -> None:
+        """End all threads, which were asked to; jobs that have not ended go on after the next start."""
         self._database.wake()
         for thread in self._threads:
             if thread.is_alive():

@@ -183,6 +183,9 @@ class Courier(threading.Thread):
         """Have all that is due sent, and wait until it arrived or failed."""
         sending = {}
         for delivery, instances in self._deliveries.take():
+            # Orthanc 1.10.1 that tells of its end takes no job before that is heard, which needs the lock held here.
+            if self._stop_asked.is_set():
+                return
             try:
                 sending[delivery] = self._pacs.send(delivery.destination, instances)
             except CovidCtError as error:
