@@ -19,7 +19,7 @@ COPY tools/explorer2.py tools/
 RUN python3 tools/explorer2.py > /etc/orthanc/covid-ct-explorer2.json \
     && echo '{"OHIF": {"DataSource": "dicom-web"}}' > /etc/orthanc/covid-ct-ohif.json
 
-# TensorRT's libraries lie in their wheel (which PyPI's package fetches from NVIDIA's own index); ONNX Runtime finds those of CUDA and cuDNN itself.
+# TensorRT's libraries lie in their wheel (which PyPI's package fetches from NVIDIA's own index); the plugin has those of CUDA and cuDNN loaded.
 ENV LD_LIBRARY_PATH=/opt/covid-ct/.venv/lib/python3.13/site-packages/tensorrt_libs \
     DICOM_WEB_PLUGIN_ENABLED=true \
     STONE_WEB_VIEWER_PLUGIN_ENABLED=true \

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import gpu, job, limit, page, peers, quiet, service, throughput
+from tests.benchmarks import gpu, job, limit, machine, page, peers, quiet, service, throughput
 from tests.benchmarks.report import Section, keep, show, write_page
 
 ORDER = ("job", "limit", "peers", "service", "quiet", "throughput", "page", "gpu")
@@ -35,6 +35,12 @@ def main() -> None:
         "page": page.section,
         "gpu": gpu.section,
     }
+    if "gpu" in only and not machine.has_gpu():
+        print(
+            "There is no GPU here, or ONNX Runtime was installed without its CUDA provider (requirements-gpu.txt): "
+            "the page keeps what was measured on one."
+        )
+        only.remove("gpu")
     for name in ORDER:
         if name in only:
             section = parts[name]()

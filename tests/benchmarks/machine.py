@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from covid_ct.inference.providers import CPU, open_session
 from covid_ct.parallel import cores
 
-PACKAGES = ("numpy", "scipy", "onnxruntime", "pydicom", "highdicom", "fpdf2", "pillow")
+PACKAGES = ("numpy", "scipy", "pydicom", "highdicom", "fpdf2", "pillow")
 """Packages whose versions stand beside the figures."""
 
 BLOCK_BYTES = 256 * 2**20
@@ -34,7 +34,7 @@ def describe() -> str:
 def versions() -> str:
     """Versions of what the plugin runs on."""
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
-    return f"Python {platform.python_version()}, {packages}"
+    return f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, {packages}"
 
 
 def load() -> float:

@@ -10,8 +10,9 @@ from tests.benchmarks.machine import describe, load, versions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = REPOSITORY / "build/benchmarks"
-MEASURED = BUILD / "measured.json"
 PAGE = REPOSITORY / "docs/performance.md"
+MEASURED = PAGE.with_suffix(".json")
+"""What the page is written from: parts that a run leaves out keep their earlier figures."""
 
 HEAD = """# Performance
 
@@ -74,8 +75,7 @@ def keep(name: str, section: Section) -> None:
     """Keep a section for the page, instead of an earlier one of the same name."""
     kept = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     kept[name] = asdict(section)
-    MEASURED.parent.mkdir(parents=True, exist_ok=True)
-    MEASURED.write_text(json.dumps(kept, indent=1))
+    MEASURED.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def write_page(order: Sequence[str], page: Path = PAGE) -> None:

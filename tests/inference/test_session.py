@@ -172,13 +172,34 @@ def test_the_first_provider_that_works_is_used_and_the_others_told(
 def test_a_gpu_always_sees_the_same_shape(models, monkeypatch, tmp_path):
     machine = Machine(monkeypatch, ALL, ALL, ALL, ALL)
     model = load(models, providers=(CUDA, CPU), gpu=3)
-    assert machine.options[CUDA]["device_id"] == "3"
+    assert machine.options[CUDA] == {"device_id": "3", "use_tf32": "0"}
     assert machine.options[CPU] == {}
     images = np.full((5, 64, 64), -850, np.float32)
     answer = model.run(images)
     assert answer.shape == (5, 3, 64, 64)
     np.testing.assert_array_equal(answer, load(models, providers=(CPU,)).run(images))
     assert machine.sizes[:2] == [[model.batch], [model.batch]]
+
+
+def test_libraries_of_cuda_are_loaded_for_a_gpu_only(models, monkeypatch):
+    """onnxruntime-gpu does not look where pip puts them (seen with onnxruntime-gpu 1.31 and an H200)."""
+    Machine(monkeypatch, ALL, (CPU,), ALL, ALL)
+    loaded = []
+
+    def preload():
+        loaded.append(CUDA)
+        print("Failed to load libcudart.so.13: no such file")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    providers._load_cuda.cache_clear()
+    try:
+        load(models, providers=(CPU,))
+        assert loaded == []
+        model = load(models, providers=ALL)
+    finally:
+        providers._load_cuda.cache_clear()
+    assert loaded == [CUDA], "once is enough"
+    assert all("could not be loaded (Failed to load libcudart.so.13" in warning for warning in model.warnings)
 
 
 @pytest.mark.parametrize(("loads", "opens"), [(ALL, ALL), ((CPU,), ALL), (ALL, (CPU,))])
@@ -219,7 +240,9 @@ class TestSlot:
         slot = self.slot(models, ALL, engine_cache=tmp_path / "engines")
         slot.wait()
         assert slot.model.provider == CUDA
-        assert "TensorrtExecutionProvider broke" in slot.warnings[0]
+        assert slot.warnings == (
+            "The lungs model cannot run on TensorrtExecutionProvider: TensorrtExecutionProvider broke.",
+        )
         assert not (tmp_path / "engines").exists()
 
     def test_tensorrt_alone_is_waited_for(self, models, monkeypatch, tmp_path):
@@ -231,7 +254,7 @@ def test_engines_have_a_key_of_all_that_they_depend_on(monkeypatch):
     def key(sha256="ab", version="1.22", tensorrt=("tensorrt 10.9",), gpu=("H200", "12080"), number=0):
         monkeypatch.setattr(onnxruntime, "__version__", version)
         monkeypatch.setattr(providers, "_tensorrt_versions", lambda: tensorrt)
-        monkeypatch.setattr(providers, "_gpu_identity", lambda number: gpu)
+        monkeypatch.setattr(providers, "gpu_identity", lambda number: gpu)
         return providers.engine_key(sha256, number)
 
     keys = {

@@ -87,6 +87,11 @@ class Analyzer:
         """Which of the providers asked for could not be had, as sentences for log and status."""
         return tuple(warning for slot in self._slots.values() for warning in slot.warnings)
 
+    def wait(self) -> None:
+        """Wait until no TensorRT engine is being built."""
+        for slot in self._slots.values():
+            slot.wait()
+
     @property
     def settings(self) -> dict[str, object]:
         """What changes the findings beside the models' sha256s: the manifests, by the sha256 of each."""

@@ -1,7 +1,10 @@
 """ONNX Runtime's execution providers: which one runs a network, and proof that it does."""
 
+import contextlib
 import ctypes
+import functools
 import hashlib
+import io
 import json
 import shutil
 from collections import Counter
@@ -55,6 +58,7 @@ def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engin
     """
     if provider not in onnxruntime.get_available_providers():
         raise UnavailableError("this ONNX Runtime was built without it")
+    missing = _load_cuda() if provider in FALLBACKS else ""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -80,8 +84,20 @@ def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engin
     # ONNX Runtime goes on without a provider whose libraries it cannot load.
     if session.get_providers()[0] != provider:
         nodes_by_provider(session)
-        raise UnavailableError("its libraries could not be loaded")
+        raise UnavailableError(f"its libraries could not be loaded{missing and f' ({missing})'}")
     return session
+
+
+@functools.cache
+def _load_cuda() -> str:
+    """Load the libraries of CUDA and cuDNN that pip installed, which the loader does not look for; what is missing.
+
+    Where they are installed otherwise, ONNX Runtime finds them by itself.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        onnxruntime.preload_dlls()
+    return printed.getvalue().partition("\n")[0]
 
 
 def nodes_by_provider(session: Any) -> Counter[str]:
@@ -108,7 +124,7 @@ def engine_key(model_sha256: str, gpu: int) -> str:
     str
         Hexadecimal; another one for another network, ONNX Runtime, TensorRT, driver, GPU or precision.
     """
-    parts = [model_sha256, onnxruntime.__version__, *_tensorrt_versions(), *_gpu_identity(gpu), PRECISION]
+    parts = [model_sha256, onnxruntime.__version__, *_tensorrt_versions(), *gpu_identity(gpu), PRECISION]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -121,6 +137,9 @@ def _options(provider: str, gpu: int, engines: Path | None) -> dict[str, str]:
     if provider == CPU:
         return {}
     options = {"device_id": str(gpu)}
+    if provider == CUDA:
+        # TensorFloat-32 rounds a network's maps to ten bits, and masks would differ from those of a CPU.
+        options["use_tf32"] = "0"
     if provider == TENSORRT and engines is not None:
         options |= {
             "trt_engine_cache_enable": "1",
@@ -139,8 +158,8 @@ def _tensorrt_versions() -> Iterator[str]:
             yield f"{name} {distribution.version}"
 
 
-def _gpu_identity(gpu: int) -> Iterator[str]:
-    """Name of the GPU and version of CUDA's driver, asked of the driver itself; nothing where there is none."""
+def gpu_identity(gpu: int) -> Iterator[str]:
+    """Name of a GPU and version of CUDA's driver, asked of the driver itself; nothing where there is none."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:

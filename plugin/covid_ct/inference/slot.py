@@ -40,7 +40,7 @@ class ModelSlot:
         engine_cache: Path | None = None,
         run_limit_s: float = RUN_LIMIT_S,
     ) -> None:
-        self._manifest = manifest
+        self._manifest, self._providers = manifest, providers
         self._threads, self._gpu, self._engine_cache = threads, gpu, engine_cache
         self._run_limit_s = run_limit_s
         self._problem: tuple[str, ...] = ()
@@ -80,7 +80,8 @@ class ModelSlot:
 
     def _build(self) -> None:
         try:
-            self._model = self._open((TENSORRT,))
+            # The provider that runs already stands behind it, for the sentence that says why TensorRT does not.
+            self._model = self._open(self._providers)
         except ModelError as error:
             self._problem = (str(error),)
         else:
