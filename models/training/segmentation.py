@@ -1,6 +1,7 @@
 """Training of the two segmentation networks."""
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from covid_ct.parallel import cores
@@ -160,16 +161,19 @@ class Pool:
 
 
 class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Endless batches of network inputs, labels and folds, made beside the training by a process of its own."""
+    """Endless batches of network inputs, labels and folds, made beside the training by processes of their own.
+
+    Each batch has a seed of its own, so that they are the same however many processes make them.
+    """
 
     def __init__(self, pools: Sequence[Pool], recipe: Recipe) -> None:
         self.pools, self.recipe = pools, recipe
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         torch.set_num_threads(1)
-        random = torch.Generator().manual_seed(SEED)
-        while True:
-            yield self._batch(random)
+        worker = get_worker_info()
+        for number in itertools.count(worker.id, worker.num_workers) if worker else itertools.count():
+            yield self._batch(torch.Generator().manual_seed(SEED + number))
 
     def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         recipe = self.recipe
@@ -278,8 +282,10 @@ def train(networks: Sequence[nn.Module], pools: Sequence[Pool], recipe: Recipe) 
         The networks with the running average of their weights, and the curve of their mean loss.
     """
     torch.manual_seed(SEED)
-    batches = iter(DataLoader(_Batches(pools, recipe), batch_size=None, num_workers=1, prefetch_factor=3))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Where the networks are on a GPU the cores have nothing else to do.
+    workers = max(1, cores() - 1) if device.type == "cuda" else 1
+    batches = iter(DataLoader(_Batches(pools, recipe), batch_size=None, num_workers=workers, prefetch_factor=3))
     # A network to a thread: threads that share one would have to meet within every convolution.
     torch.set_num_threads(1)
     threads = 1 if device.type == "cuda" else min(THREADS, len(networks))

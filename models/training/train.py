@@ -24,7 +24,7 @@ from models.training.networks import Classifier, Committee, OneForeground, UNet,
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.1.0", "lesions": "2.2.0", "covid": "2.0.0"}
+VERSIONS = {"lungs": "2.1.0", "lesions": "2.3.0", "covid": "2.0.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
@@ -64,7 +64,7 @@ def lesion_pools(folder: Path) -> list[Pool]:
     return [
         Pool(clahe, 4, whole_field=False, own_lesions=True, favour_small=True, pasted=0.25),
         Pool(clahe, 3, whole_field=False, own_lesions=True, by_patient=True, pasted=0.25),
-        Pool(data.medseg_slices(folder, data.FINE), 6, whole_field=False, own_lesions=True, pasted=0.4),
+        Pool(data.medseg_slices(folder, data.FINE), 12, whole_field=False, own_lesions=True, pasted=0.4),
         Pool(data.phantoms(), 1, whole_field=False, own_lesions=True, by_patient=True),
         *(Pool(one, 0.8, whole_field=False, equalised=0.3, by_patient=True) for one in series),
     ]

@@ -88,6 +88,12 @@ def test_the_image_has_what_it_copies() -> None:
             assert f"!{source.split('/')[0]}" in ignored or re.search(r"!requirements-\*", ignored), source
 
 
+def test_the_gpu_s_packages_are_those_of_the_installation() -> None:
+    named = re.findall(r"onnxruntime-gpu\[cuda,cudnn\]==[\d.]+", (REPOSITORY / "docs/install.md").read_text())
+    assert named
+    assert set(named) <= set((REPOSITORY / "requirements-gpu.txt").read_text().splitlines())
+
+
 def test_compose_file() -> None:
     document = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())
     services = document["services"]
