@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from covid_ct.parallel import cores
 from tests.benchmarks.job import REFERENCE
 from tests.benchmarks.report import BUILD, REPOSITORY, Section, current_load, new_section, table
 from tests.benchmarks.series import phantom_series, renamed
@@ -16,7 +17,10 @@ PYTHON = BUILD / "peers/bin/python"
 CLIENT = Path(__file__).with_name("quiet_client.py")
 
 IDLE_S = 60.0
-"""How long an idle Orthanc is asked."""
+"""How long an idle Orthanc is asked, and one beside whom loops of idle priority have the cores."""
+
+LOOP = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+"""The mildest that can compute: it has nothing to do with Orthanc, and gives way to whoever wants its core."""
 
 SERIES = 10
 """Series that are analysed meanwhile, one after the other."""
@@ -54,8 +58,8 @@ Gap = dict[str, Any]
 
 def measure(
     idle_s: float = IDLE_S, series: int = SERIES, slices: int = REFERENCE, matrix: int = 512
-) -> tuple[Times, Times, list[Gap]]:
-    """Times on an idle server and during analyses, and the stretches for which Python's lock was not to be had."""
+) -> tuple[Times, Times, Times, list[Gap]]:
+    """Times on an idle server, beside a loop on each core, and during analyses; stretches without Python's lock."""
     files = phantom_series(slices, matrix)
     with watched_server("quiet", {"Automatic": False}) as server:
         server.wait([server.ask(server.upload(renamed(files, "quiet first")))])
@@ -64,6 +68,15 @@ def measure(
         client = _start(server, files[0], "idle")
         time.sleep(idle_s)
         idle = _end(client)
+        loops = [subprocess.Popen([str(PYTHON), "-c", LOOP]) for _ in range(cores())]
+        try:
+            client = _start(server, files[0], "beside loops")
+            time.sleep(idle_s)
+            beside = _end(client)
+        finally:
+            for loop in loops:
+                loop.kill()
+                loop.wait()
         client = _start(server, files[0], "busy")
         server.wait([server.ask(one) for one in waiting])
         busy = _end(client)
@@ -75,19 +88,24 @@ def measure(
         begin = time.time()
         server.wait([server.ask(series_id)])
         gaps = [event for event in server.events(begin, time.time()) if event["event"] == "gap"]
-    return idle, busy, sorted(gaps, key=lambda gap: -float(gap["seconds"]))
+    return idle, beside, busy, sorted(gaps, key=lambda gap: -float(gap["seconds"]))
 
 
 def section() -> Section:
     """The table of latencies."""
     load = current_load()
-    idle, busy, gaps = measure()
+    idle, beside, busy, gaps = measure()
     rows: list[list[object]] = []
     ratios = []
     for name in idle:
         ratios.append(percentile(busy[name], 99) / percentile(idle[name], 99))
-        milliseconds = [1000 * percentile(times[name], percent) for times in (idle, busy) for percent in (50, 99)]
-        rows.append([name, len(idle[name]), len(busy[name]), *milliseconds, ratios[-1]])
+        milliseconds = [
+            1000 * percentile(times[name], percent) for times in (idle, beside, busy) for percent in (50, 99)
+        ]
+        counts = [len(times[name]) for times in (idle, beside, busy)]
+        rows.append(
+            [name, *counts, *milliseconds, percentile(beside[name], 99) / percentile(idle[name], 99), ratios[-1]]
+        )
     longest = ", ".join(_named(gap) for gap in gaps[:5]) or "none over 8"
     long = [gap for gap in gaps if gap["seconds"] >= STRETCH_S and not _is_storing(gap)]
     return new_section(
@@ -95,8 +113,25 @@ def section() -> Section:
         "Milliseconds of single calls by a client on the same machine, one after the other, on an idle server and "
         "while "
         f"{SERIES} series of {REFERENCE} slices are analysed. The client itself has to share the cores with the "
-        "analysis.",
-        table(["call", "idle calls", "calls", "idle p50", "idle p99", "p50", "p99", "p99 ratio"], rows),
+        "analysis. `loops` is the idle server while on each core an empty loop of the same priority (SCHED_IDLE) as "
+        "our computing threads runs, outside Orthanc: what any computation costs on this machine.",
+        table(
+            [
+                "call",
+                "idle calls",
+                "loops calls",
+                "calls",
+                "idle p50",
+                "idle p99",
+                "loops p50",
+                "loops p99",
+                "p50",
+                "p99",
+                "loops ratio",
+                "p99 ratio",
+            ],
+            rows,
+        ),
         f"Goal: at most {RATIO:.0f} times the idle p99: {_verdict(idle, ratios)}.",
         SLOWEST,
         "Longest stretches for which a Python thread inside Orthanc could not get Python's lock during another "

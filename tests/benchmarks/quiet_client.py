@@ -18,6 +18,9 @@ from pynetdicom.sop_class import Verification
 
 PAUSE_S = 0.005
 
+QUICK, TIMES = "GET /system", 10
+"""A call that takes a hundredth of the others' time is made more often, for its slowest of a hundred to be told."""
+
 
 def main() -> None:
     http_port, dicom_port, image = int(sys.argv[1]), int(sys.argv[2]), dcmread(sys.argv[3])
@@ -61,11 +64,12 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in calls}
     while not enough.is_set():
         for name, (prepare, call) in calls.items():
-            prepared = prepare()
-            begin = time.perf_counter()
-            call(prepared)
-            times[name].append(time.perf_counter() - begin)
-            time.sleep(PAUSE_S)
+            for _ in range(TIMES if name == QUICK else 1):
+                prepared = prepare()
+                begin = time.perf_counter()
+                call(prepared)
+                times[name].append(time.perf_counter() - begin)
+                time.sleep(PAUSE_S)
     print(json.dumps(times))
 
 

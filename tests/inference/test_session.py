@@ -96,9 +96,12 @@ def test_an_onnx_file_that_does_not_open_is_told(tmp_path):
 
 
 class Machine:
-    """An ONNX Runtime with GPU providers: which are built in, load their libraries, open the network and take nodes."""
+    """An ONNX Runtime with GPU providers: which are built in, load their libraries, open the network and take nodes.
 
-    def __init__(self, monkeypatch, built, loads, opens, takes):
+    Logits of those in `wrong` are turned round.
+    """
+
+    def __init__(self, monkeypatch, built, loads, opens, takes, wrong=()):
         machine = self
         machine.tried = []
         machine.options = {}
@@ -120,7 +123,8 @@ class Machine:
 
             def run(self, outputs, feed, options=None):
                 machine.sizes.append([len(array) for array in feed.values()])
-                return super().run(outputs, feed)
+                sign = -1 if self.names[0] in wrong else 1
+                return [sign * answer for answer in super().run(outputs, feed)]
 
             def end_profiling(self):
                 provider = self.names[0] if self.names[0] in takes else CPU
@@ -162,11 +166,21 @@ def test_the_first_provider_that_works_is_used_and_the_others_told(
     machine = Machine(monkeypatch, built, loads, opens, takes)
     model = load(models, providers=asked)
     assert model.provider == used
-    assert machine.tried[-1][0] == used
+    assert machine.tried[-1][0] == CPU, "which runs the network, or says what a GPU should answer"
+    assert used == CPU or machine.tried[-2][0] == used
     assert len(model.warnings) == len(warned)
     for sentence, word, provider in zip(model.warnings, warned, asked, strict=False):
         assert word in sentence
         assert provider in sentence
+
+
+@pytest.mark.parametrize("role", ["lungs", "lesions", "covid"])
+def test_a_gpu_that_answers_otherwise_than_the_cpu_is_not_used(models, monkeypatch, role):
+    Machine(monkeypatch, ALL, ALL, ALL, ALL, wrong=(TENSORRT,))
+    model = load(models, role, providers=ALL)
+    assert model.provider == CUDA
+    assert len(model.warnings) == 1
+    assert "TensorrtExecutionProvider: for a drawn chest its probabilities differ by up to" in model.warnings[0]
 
 
 def test_a_gpu_always_sees_the_same_shape(models, monkeypatch, tmp_path):
@@ -178,7 +192,8 @@ def test_a_gpu_always_sees_the_same_shape(models, monkeypatch, tmp_path):
     answer = model.run(images)
     assert answer.shape == (5, 3, 64, 64)
     np.testing.assert_array_equal(answer, load(models, providers=(CPU,)).run(images))
-    assert machine.sizes[:2] == [[model.batch], [model.batch]]
+    on_the_gpu = [size for size in machine.sizes if size != [1]]
+    assert on_the_gpu[:3] == [[model.batch]] * 3
 
 
 def test_libraries_of_cuda_are_loaded_for_a_gpu_only(models, monkeypatch):
@@ -233,7 +248,7 @@ class TestSlot:
         # The next start finds the engine.
         machine.tried.clear()
         assert self.slot(models, ALL, engine_cache=tmp_path / "engines").model.provider == TENSORRT
-        assert [names[0] for names in machine.tried] == [TENSORRT]
+        assert [names[0] for names in machine.tried] == [TENSORRT, CPU]
 
     def test_a_build_that_fails_is_told_and_changes_nothing(self, models, monkeypatch, tmp_path):
         Machine(monkeypatch, ALL, ALL, (CUDA, CPU), ALL)
