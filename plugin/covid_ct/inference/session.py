@@ -36,9 +36,9 @@ GPU_WORKERS = 2
 AGREEMENT = 0.1
 """A GPU whose probabilities for a drawn chest differ from the CPU's by more than this anywhere is not used.
 
-Ours in 8 bits, calculated as floats as CUDA does, differ by up to 0.02, and by 0.04 where all weights are 0.3 % off. Taken
-for signed bytes, which is all that TensorRT knows, lungs differ by 0.29 and lesions by 0.13 (the classifier by nothing
-that could be seen). All of it was simulated on a CPU.
+Ours in 8 bits, calculated as floats as CUDA does, differ by up to 0.02, and by 0.04 where all weights are 0.3 % off.
+Taken for signed bytes, which is all that TensorRT knows, lungs differ by 0.29 and lesions by 0.13 (the classifier by
+nothing that could be seen). All of it was simulated on a CPU.
 """
 
 RUN_LIMIT_S = 300.0
