@@ -160,7 +160,7 @@ class Pool:
         return hu, swap_sides(labels[:, 0], mirrored), lesions, clean, self.folds[index]
 
 
-class _Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """Endless batches of network inputs, labels and folds, made beside the training by processes of their own.
 
     Each batch has a seed of its own, so that they are the same however many processes make them.
@@ -285,7 +285,7 @@ def train(networks: Sequence[nn.Module], pools: Sequence[Pool], recipe: Recipe) 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Where the networks are on a GPU the cores have nothing else to do.
     workers = max(1, cores() - 1) if device.type == "cuda" else 1
-    batches = iter(DataLoader(_Batches(pools, recipe), batch_size=None, num_workers=workers, prefetch_factor=3))
+    batches = iter(DataLoader(Batches(pools, recipe), batch_size=None, num_workers=workers, prefetch_factor=3))
     # A network to a thread: threads that share one would have to meet within every convolution.
     torch.set_num_threads(1)
     threads = 1 if device.type == "cuda" else min(THREADS, len(networks))

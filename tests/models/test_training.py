@@ -6,13 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training needs PyTorch")
 
+from torch.utils.data import DataLoader  # noqa: E402
+
 from models.training.augment import Geometry, add_domes, move, paste_lesions  # noqa: E402
 from models.training.covid import platt  # noqa: E402
 from models.training.data import FOLDS, SHOWN_TO_ALL, Slices  # noqa: E402
 from models.training.export import export_committee  # noqa: E402
 from models.training.member import keep_output, member_name  # noqa: E402
 from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at  # noqa: E402
-from models.training.segmentation import Pool, Recipe, train  # noqa: E402
+from models.training.segmentation import Batches, Pool, Recipe, train  # noqa: E402
 
 LUNG_HU, MUSCLE_HU = -850.0, 40.0
 
@@ -128,6 +130,21 @@ def test_platt_scaling_finds_the_slope_of_logits_that_are_too_wide_or_too_narrow
     true_logits = random.normal(0, 2, 20000)
     truth = random.random(20000) < 1 / (1 + np.exp(-true_logits))
     assert platt((true_logits / slope).astype(np.float32), truth) == pytest.approx((slope, 0.0), rel=0.1, abs=0.1)
+
+
+def test_batches_are_the_same_however_many_processes_make_them():
+    random = np.random.default_rng(0)
+    hu = random.integers(-1000, 100, (8, 256, 256), dtype=np.int16)
+    labels = (hu < -500).astype(np.uint8)
+    pools = [Pool(Slices("made up", hu, labels, labels, np.arange(8), np.arange(8) % FOLDS), 1, whole_field=True)]
+    recipe = Recipe("lungs", Geometry((32, 32)), (-1200.0, 200.0), steps=1)
+    made = {}
+    for processes in (0, 1, 2):
+        batches = iter(DataLoader(Batches(pools, recipe), batch_size=None, num_workers=processes))
+        made[processes] = [next(batches)[0] for _ in range(5)]
+    assert not torch.equal(made[0][0], made[0][1])
+    for processes in (1, 2):
+        assert all(torch.equal(one, other) for one, other in zip(made[0], made[processes], strict=True))
 
 
 def test_a_network_learns_nothing_from_its_own_fold():
