@@ -1,10 +1,12 @@
 import os
+import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from covid_ct.parallel import cores, in_parallel
+from covid_ct.parallel import cores, in_parallel, waking_cores
 
 
 def test_results_come_in_order_from_several_threads():
@@ -21,6 +23,33 @@ def test_the_threads_compute_when_nobody_else_does_and_the_caller_goes_on_as_bef
     before = os.sched_getscheduler(0)
     assert set(in_parallel(lambda _: os.sched_getscheduler(0), range(4), 2)) == {os.SCHED_IDLE}
     assert os.sched_getscheduler(0) == before != os.SCHED_IDLE
+
+
+def waking() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("covid-waking")]
+
+
+def test_a_thread_wakes_up_on_every_core_as_long_as_others_compute():
+    def times_slept(thread: threading.Thread) -> int:
+        status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1])
+
+    with waking_cores():
+        threads = waking()
+        end = time.monotonic() + 10.0
+        while min(map(times_slept, threads)) < 20 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert min(map(times_slept, threads)) >= 20
+        bound = [os.sched_getaffinity(thread.native_id) for thread in threads]
+        assert sorted(bound, key=min) == [{core} for core in sorted(os.sched_getaffinity(0))]
+        assert {os.sched_getscheduler(thread.native_id) for thread in threads} == {os.SCHED_OTHER}
+    assert not waking()
+
+
+def test_they_wake_up_no_longer_after_a_failure():
+    with pytest.raises(ValueError, match="three"), waking_cores():
+        raise ValueError("three")
+    assert not waking()
 
 
 def test_a_failure_stops_what_has_not_begun():

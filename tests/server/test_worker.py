@@ -160,13 +160,18 @@ def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: 
             assert head_start is self
             assert expected == [header.SOPInstanceUID for header in volume.headers]
             assert sorted(offered) == sorted(expected)
+            assert waking(), "Orthanc waits for a core as little as can be"
             worker.stop()
             raise ModelError("enough")
+
+    def waking() -> bool:
+        return any(thread.name.startswith("covid-waking") for thread in threading.enumerate())
 
     worker._analyzer = Watched()  # type: ignore[assignment]
     job = hospital.intake.ask(hospital.series, Trigger.REST)
     work(worker)
     assert hospital.jobs[job.id].error.endswith("enough")
+    assert not waking()
 
 
 def test_work_stands_back_behind_orthanc(worker: Worker, hospital: Hospital) -> None:

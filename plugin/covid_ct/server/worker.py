@@ -13,6 +13,7 @@ from zipfile import ZipFile
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.head_start import HeadStart
 from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
+from covid_ct.parallel import waking_cores
 from covid_ct.results.objects import build_results, write_result
 from covid_ct.series.geometry import arrange
 from covid_ct.series.reading import read_series
@@ -161,7 +162,7 @@ class Worker(threading.Thread):
                 raise StoppedError
             return self._jobs.is_cancelled(job.id)
 
-        with self._head_start(record) as head_start:
+        with waking_cores(), self._head_start(record) as head_start:
             with self._stage(job, "reading"):
                 volume = read_series(
                     self._pacs.dicom(record.instances),
