@@ -46,6 +46,23 @@ def test_a_thread_wakes_up_on_every_core_as_long_as_others_compute():
     assert not waking()
 
 
+def test_on_many_cores_they_wake_up_less_often(monkeypatch: pytest.MonkeyPatch):
+    pauses = set()
+    sleep = time.sleep
+
+    def noted(seconds: float) -> None:
+        pauses.add(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr("time.sleep", noted)
+    with waking_cores():
+        assert len(waking()) == 64
+        while not pauses:
+            sleep(0.001)
+    assert pauses == {0.004}
+
+
 def test_they_wake_up_no_longer_after_a_failure():
     with pytest.raises(ValueError, match="three"), waking_cores():
         raise ValueError("three")

@@ -20,6 +20,9 @@ WAKE_S = 0.001
 """How often Linux is made to choose anew who gets a core while threads compute, in seconds; by itself it does so at the
 ticks of its clock, every 4 ms at the usual 250 Hz."""
 
+MOST_WAKES_PER_S = 16_000
+"""Of all cores together: each takes Python's lock for a moment. So many, on two cores, made an analysis 5 % longer."""
+
 
 def cores() -> int:
     """Number of CPU cores that this process may use."""
@@ -81,8 +84,9 @@ def waking_cores() -> Iterator[None]:
     and chooses anew at its clock's next tick, or when any other thread wakes up on that core, as here one always does.
     """
     over = threading.Event()
+    pause_s = max(WAKE_S, cores() / MOST_WAKES_PER_S)
     threads = [
-        threading.Thread(target=_keep_waking, args=(core, over), name=f"covid-waking-{core}", daemon=True)
+        threading.Thread(target=_keep_waking, args=(core, pause_s, over), name=f"covid-waking-{core}", daemon=True)
         for core in os.sched_getaffinity(0)
     ]
     for thread in threads:
@@ -95,8 +99,8 @@ def waking_cores() -> Iterator[None]:
             thread.join()
 
 
-def _keep_waking(core: int, over: threading.Event) -> None:
+def _keep_waking(core: int, pause_s: float, over: threading.Event) -> None:
     with suppress(OSError):
         os.sched_setaffinity(0, {core})
     while not over.is_set():
-        time.sleep(WAKE_S)
+        time.sleep(pause_s)
