@@ -20,8 +20,8 @@ WAKE_S = 0.001
 """How often Linux is made to choose anew who gets a core while threads compute, in seconds; by itself it does so at the
 ticks of its clock, every 4 ms at the usual 250 Hz."""
 
-MOST_WAKES_PER_S = 16_000
-"""Of all cores together: each takes Python's lock for a moment. So many, on two cores, made an analysis 5 % longer."""
+MOST_CORES_TO_WAKE = 16
+"""With more, it would take Python's lock too often: as many wakes in all, on two cores, made an analysis 5 % longer."""
 
 
 def cores() -> int:
@@ -81,26 +81,29 @@ def waking_cores() -> Iterator[None]:
     """Have whoever asks Orthanc something wait less for a core while threads compute in the block.
 
     Linux since 6.6 (its scheduler EEVDF) at times gives a core to one of `computing_threads` though others could run,
-    and chooses anew at its clock's next tick, or when any other thread wakes up on that core, as here one always does.
+    and chooses anew at its clock's next tick, or when any other thread wakes up on that core, as one here does.
     """
     over = threading.Event()
-    pause_s = max(WAKE_S, cores() / MOST_WAKES_PER_S)
+    allowed = os.sched_getaffinity(0)
     threads = [
-        threading.Thread(target=_keep_waking, args=(core, pause_s, over), name=f"covid-waking-{core}", daemon=True)
-        for core in os.sched_getaffinity(0)
+        threading.Thread(target=_keep_waking, args=(core, over), name=f"covid-waking-{core}", daemon=True)
+        for core in (allowed if len(allowed) <= MOST_CORES_TO_WAKE else ())
     ]
-    for thread in threads:
-        thread.start()
     try:
+        # Where no more threads can be had, the work is done all the same.
+        with suppress(RuntimeError):
+            for thread in threads:
+                thread.start()
         yield
     finally:
         over.set()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
 
-def _keep_waking(core: int, pause_s: float, over: threading.Event) -> None:
+def _keep_waking(core: int, over: threading.Event) -> None:
     with suppress(OSError):
         os.sched_setaffinity(0, {core})
     while not over.is_set():
-        time.sleep(pause_s)
+        time.sleep(WAKE_S)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+import covid_ct  # noqa: F401 - before NumPy, as in Orthanc
 from tests.benchmarks import gpu, job, limit, machine, page, peers, quiet, service, throughput
 from tests.benchmarks.report import Section, keep, show, write_page
 

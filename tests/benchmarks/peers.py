@@ -1,6 +1,7 @@
 """The open equivalent of the original's networks, run in a Python of its own beside us."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ GOAL = 50
 def measure(files: list[Path], lung_slices: int = LUNG_SLICES, windows: int = WINDOWS, **more: int) -> dict[str, Any]:
     """What the peers' pipeline found, as peer_pipeline.py prints it."""
     options = {"lung-slices": lung_slices, "windows": windows, "threads": cores(), **more}
+    # How NumPy gets its memory is not to be decided by our package.
+    environment = {name: value for name, value in os.environ.items() if name != "NUMPY_MADVISE_HUGEPAGE"}
     answer = subprocess.run(
         [str(PYTHON), str(PIPELINE), str(files[0].parent), *(f"--{name}={value}" for name, value in options.items())],
-        check=True, capture_output=True, text=True, cwd=REPOSITORY,
+        check=True, capture_output=True, text=True, cwd=REPOSITORY, env=environment,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
     return found

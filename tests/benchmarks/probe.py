@@ -40,7 +40,8 @@ def places() -> list[str]:
     frames = sys._current_frames()
     found = []
     for thread in threading.enumerate():
-        frame = frames.get(thread.ident or 0) if thread.name.startswith("covid-") else None
+        ours = thread.name.startswith("covid-") and not thread.name.startswith("covid-waking")
+        frame = frames.get(thread.ident or 0) if ours else None
         while frame is not None and "covid_ct" not in frame.f_code.co_filename:
             frame = frame.f_back
         if frame is not None:
