@@ -21,7 +21,8 @@ WAKE_S = 0.001
 ticks of its clock, every 4 ms at the usual 250 Hz."""
 
 MOST_CORES_TO_WAKE = 16
-"""With more, it would take Python's lock too often: as many wakes in all, on two cores, made an analysis 5 % longer."""
+"""With more, it would take Python's lock too often: as many wakes in all, on two cores, made an analysis 3 to 7 %
+longer."""
 
 
 def cores() -> int:
