@@ -1,0 +1,86 @@
+"""Real series as other scanners and techniques would show them: COVID-19 stays ranked above healthy and tumour."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.series.folder import read_folder
+from covid_ct.series.volume import AIR_HU, Volume
+from tests.models.shipped import DATA, MODELS
+
+THICK_MM = 8.0
+BESIDE = 128
+"""Pixels of air beside each edge of an image whose field is wider."""
+
+
+def with_hu(volume: Volume, hu: np.ndarray) -> Volume:
+    return replace(volume, hu=np.clip(hu, AIR_HU, 3000).astype(np.int16))
+
+
+def blurred(volume: Volume) -> np.ndarray:
+    return ndimage.gaussian_filter(volume.hu.astype(np.float32), (0, 1.2, 1.2))
+
+
+def thick(volume: Volume) -> Volume:
+    """Means of so many slices that they are at least so thick."""
+    step = max(1, round(THICK_MM / volume.spacing[0]))
+    count = len(volume.hu) // step
+    means = volume.hu[: count * step].reshape(count, step, *volume.hu.shape[1:]).mean(axis=1)
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * (step - 1) / 2
+    affine[:3, 0] *= step
+    return Volume(means.astype(np.int16), affine, volume.headers[: count * step : step])
+
+
+def wide_field(volume: Volume) -> Volume:
+    affine = volume.affine.copy()
+    affine[:3, 3] -= BESIDE * (affine[:3, 1] + affine[:3, 2])
+    beside = ((0, 0), (BESIDE, BESIDE), (BESIDE, BESIDE))
+    return replace(volume, hu=np.pad(volume.hu, beside, constant_values=AIR_HU), affine=affine)
+
+
+def coarse(volume: Volume) -> Volume:
+    affine = volume.affine @ np.diag([1.0, 2.0, 2.0, 1.0])
+    return replace(volume, hu=np.ascontiguousarray(volume.hu[:, ::2, ::2]), affine=affine)
+
+
+def turned(volume: Volume) -> Volume:
+    images = [ndimage.rotate(image, 15, reshape=False, order=1, cval=AIR_HU) for image in volume.hu]
+    return with_hu(volume, np.stack(images))
+
+
+def others_see_it(volume: Volume) -> Iterator[tuple[str, Volume]]:
+    noise = np.random.default_rng(0).normal(0, 120, volume.hu.shape)
+    yield "noise of 120 HU", with_hu(volume, volume.hu + noise)
+    yield "sharp kernel", with_hu(volume, 2.0 * volume.hu - blurred(volume))
+    yield "soft kernel", with_hu(volume, blurred(volume))
+    yield "40 HU more", with_hu(volume, volume.hu + 40)
+    yield "40 HU less", with_hu(volume, volume.hu - 40)
+    yield "8 mm", thick(volume)
+    yield "wide field", wide_field(volume)
+    yield "256x256", coarse(volume)
+    yield "turned", turned(volume)
+    yield "8-bit lung window", with_hu(volume, np.clip(volume.hu, -1350, 150))
+
+
+def findings_of(analyzer: Analyzer, name: str) -> dict[str, tuple[float, float]]:
+    """Probability and lesion by lung of a series, however it is taken."""
+    found = {}
+    for how, seen in others_see_it(read_folder(DATA / "series" / name)):
+        findings = analyzer.analyze(seen)
+        found[how] = findings.covid_probability, findings.measurements.lesion_to_lung_ratio.total
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+def test_covid_19_is_ranked_above_healthy_and_tumour_however_they_are_taken():
+    analyzer = Analyzer(MODELS, threads=2)
+    found = {name: findings_of(analyzer, name) for name in ("covid-positive", "healthy", "tumour-8mm")}
+    lowest = np.min(list(found["covid-positive"].values()), axis=0)
+    highest = np.max([*found["healthy"].values(), *found["tumour-8mm"].values()], axis=0)
+    assert (lowest > highest).all(), found
