@@ -20,6 +20,10 @@ Written by `make benchmark`, which measures all of it in one run, the peers besi
 measured and how busy the machine was before; parts that were run by themselves have times of their own. The CT is our
 own phantom in slices of 512 x 512; nothing here says how well anything is found, which is in the model cards.
 
+A virtual machine on a shared host is not always as quick: on 2026-11-26 the whole job at 300 slices took between 4.2
+and 5.7 s with the same code, of it 1.3 to 2.2 s the rest. What was measured in one run is comparable,
+and so are its ratios.
+
 **Machine**: {machine}.
 **Software**: {software}.
 """
