@@ -25,6 +25,12 @@ def blurred(volume: Volume) -> np.ndarray:
     return ndimage.gaussian_filter(volume.hu.astype(np.float32), (0, 1.2, 1.2))
 
 
+def in_eight_bits(volume: Volume) -> np.ndarray:
+    """HU of a picture of 256 greys in the lung window."""
+    grey = np.rint((np.clip(volume.hu, -1350, 150) + 1350.0) / 1500 * 255)
+    return np.rint(grey / 255 * 1500 - 1350)
+
+
 def thick(volume: Volume) -> Volume:
     """Means of so many slices that they are at least so thick."""
     step = max(1, round(THICK_MM / volume.spacing[0]))
@@ -64,7 +70,7 @@ def others_see_it(volume: Volume) -> Iterator[tuple[str, Volume]]:
     yield "wide field", wide_field(volume)
     yield "256x256", coarse(volume)
     yield "turned", turned(volume)
-    yield "8-bit lung window", with_hu(volume, np.clip(volume.hu, -1350, 150))
+    yield "8-bit lung window", with_hu(volume, in_eight_bits(volume))
 
 
 def findings_of(analyzer: Analyzer, name: str) -> dict[str, tuple[float, float]]:
