@@ -8,8 +8,10 @@ import pytest
 from scipy import ndimage
 
 from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.results.pictures import in_lung_window
 from covid_ct.series.folder import read_folder
 from covid_ct.series.volume import AIR_HU, Volume
+from models.training.data import picture_to_hu
 from tests.models.shipped import DATA, MODELS
 
 THICK_MM = 8.0
@@ -25,14 +27,8 @@ def blurred(volume: Volume) -> np.ndarray:
     return ndimage.gaussian_filter(volume.hu.astype(np.float32), (0, 1.2, 1.2))
 
 
-def in_eight_bits(volume: Volume) -> np.ndarray:
-    """HU of a picture of 256 greys in the lung window."""
-    grey = np.rint((np.clip(volume.hu, -1350, 150) + 1350.0) / 1500 * 255)
-    return np.rint(grey / 255 * 1500 - 1350)
-
-
 def thick(volume: Volume) -> Volume:
-    """Means of so many slices that they are at least so thick."""
+    """Means of so many neighbouring slices that they are about so thick."""
     step = max(1, round(THICK_MM / volume.spacing[0]))
     count = len(volume.hu) // step
     means = volume.hu[: count * step].reshape(count, step, *volume.hu.shape[1:]).mean(axis=1)
@@ -70,7 +66,7 @@ def others_see_it(volume: Volume) -> Iterator[tuple[str, Volume]]:
     yield "wide field", wide_field(volume)
     yield "256x256", coarse(volume)
     yield "turned", turned(volume)
-    yield "8-bit lung window", with_hu(volume, in_eight_bits(volume))
+    yield "8-bit lung window", with_hu(volume, picture_to_hu(in_lung_window(volume.hu)))
 
 
 def findings_of(analyzer: Analyzer, name: str) -> dict[str, tuple[float, float]]:
