@@ -2,6 +2,7 @@
 
 import io
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -260,7 +261,21 @@ def test_a_lesion_leads_to_its_slice(results: Page, findings: dict[str, Any]) ->
     expect(buttons.nth(other)).to_have_attribute("aria-current", "true")
     # Feet first, so slices are stored from the head to the feet, as they are shown.
     assert place(results) == lesions[other]["slice_index"] + 1
-    expect(buttons.nth(other)).to_contain_text(f"slice {place(results)}")
+    expect(buttons.nth(other)).to_contain_text(f"image {place(results)}")
+
+
+def test_page_and_report_name_images_alike(
+    page: Page, asked: OrthancServer, series: dict[str, str], findings: dict[str, Any]
+) -> None:
+    show(page, asked, series["head first, supine"])
+    # Its images are numbered from the feet.
+    name = f"image {21 - place(page)}"
+    expect(page.locator("#where")).to_contain_text(name)
+    expect(page.locator("#lesions button").first).to_contain_text(name)
+    report = page.get_by_role("link", name="Report (PDF)").evaluate("link => link.href")
+    pdf = page.request.get(report).body()
+    text = subprocess.run(["pdftotext", "-", "-"], input=pdf, check=True, capture_output=True).stdout.decode()
+    assert f"largest on {name}" in " ".join(text.split())
 
 
 def test_the_numbers(results: Page, findings: dict[str, Any]) -> None:

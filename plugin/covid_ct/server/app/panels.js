@@ -84,8 +84,8 @@ export function showLesions(findings, viewer) {
     return;
   }
   fill('lesions', lesions.slice(0, MOST_LESIONS).map((lesion) => {
-    const place = viewer.stack.flip(lesion.slice_index) + 1;
-    const text = `${lesion.side === 'right' ? 'Right' : 'Left'} lung, ${milliliters(lesion.volume_ml)}, slice ${place}`;
+    const side = lesion.side === 'right' ? 'Right' : 'Left';
+    const text = `${side} lung, ${milliliters(lesion.volume_ml)}, ${viewer.stack.name(lesion.slice_index)}`;
     const button = element('button', text, { type: 'button', 'data-index': lesion.slice_index });
     button.addEventListener('click', () => viewer.goTo(lesion.slice_index));
     return item(button);

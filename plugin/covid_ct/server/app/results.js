@@ -47,9 +47,9 @@ function drawProfile(stack, segmentations) {
 /** What stands around the picture, each time another slice is looked at or drawn. */
 function showPlace(viewer, index, slice) {
   const { stack } = viewer;
-  const z = stack.slices[index].z;
+  const { z } = stack.slices[index];
   const where = `Slice ${viewer.place + 1} of ${stack.length}`;
-  at('where').textContent = z === null ? where : `${where}\nz ${z.toFixed(1)} mm`;
+  at('where').textContent = [where, stack.name(index), ...(z === null ? [] : [`z ${z.toFixed(1)} mm`])].join('\n');
   at('slice').value = viewer.place;
   at('slice').setAttribute('aria-valuetext', where);
   at('picture').setAttribute('aria-label', `CT, ${where.toLowerCase()}, ${viewer.window} window`);

@@ -102,11 +102,12 @@ export class Stack {
     const [row, column] = [cosines.slice(0, 3), cosines.slice(3)];
     const normal = cross(row, column);
     this.slices = instances.map((instance) => {
-      const { SOPInstanceUID, ImagePositionPatient } = instance.MainDicomTags;
+      const { SOPInstanceUID, InstanceNumber, ImagePositionPatient } = instance.MainDicomTags;
       const position = this.placed ? numbers(ImagePositionPatient) : null;
       return {
         id: instance.ID,
         uid: SOPInstanceUID,
+        number: InstanceNumber,
         z: position && position[2],
         distance: position ? dot(normal, position) : instance.IndexInSeries,
       };
@@ -119,6 +120,12 @@ export class Stack {
 
   get length() {
     return this.slices.length;
+  }
+
+  /** Name of a slice, as the report has it: by the number that viewers show. */
+  name(index) {
+    const { number } = this.slices[index];
+    return number ? `image ${number}` : `slice ${this.flip(index) + 1}`;
   }
 
   /** Index of the slice at a place on the screen's way from head to feet, and the other way round. */
