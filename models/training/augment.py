@@ -259,6 +259,22 @@ def add_domes(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tenso
     return hu + strength * (tissue - hu), ((strength > 0.5) & lungs)[:, 0]
 
 
+def breathe(hu: Tensor, random: torch.Generator) -> Tensor:
+    """Images as breathing blurs some of them: the mean of one and itself moved by some pixels, mostly along the rows.
+
+    Parameters
+    ----------
+    hu: Tensor
+        Shape (images, rows, columns).
+    """
+    count = len(hu)
+    breathing = torch.rand(count, generator=random) < 0.3
+    pixels = torch.randint(1, 5, (count,), generator=random) * (2 * torch.randint(0, 2, (count,), generator=random) - 1)
+    axes = (torch.rand(count, generator=random) < 0.3).int()
+    moved = torch.stack([image.roll(int(by), int(axis)) for image, by, axis in zip(hu, pixels, axes, strict=True)])
+    return torch.where(breathing[:, None, None], (hu + moved) / 2, hu)
+
+
 def vary_intensities(hu: Tensor, random: torch.Generator) -> Tensor:
     """Change images in HU as scanners, kernels, windows and exports to pictures do."""
     count, size = len(hu), (hu.shape[-2], hu.shape[-1])

@@ -16,8 +16,9 @@ from covid_ct.analysis.distribution import distribution
 from covid_ct.inference.preprocessing import resize
 from covid_ct.inference.session import Model
 from models.training import data
-from models.training.augment import Geometry, equalise, move, uniform, vary_intensities
-from models.training.networks import Classifier
+from models.training.augment import Geometry, breathe, equalise, move, uniform, vary_intensities
+from models.training.maps import Maps
+from models.training.networks import Classifier, pool
 from models.training.segmentation import SEED, THREADS
 from models.training.slices import auc, segment_slice
 
@@ -31,14 +32,14 @@ OUTSIDE_HU = 40
 MARGIN = 7
 """Pixels around the lungs, of 1.4 mm: the manifest's region_margin_mm."""
 
-VIEWS = 14
+VIEWS = 50
 """Times that every slice is shown: as it is, mirrored, and then changed at random."""
 
 WEIGHT_DECAY = 2e-4
 FOLDS = 5
 
 STILL = Geometry(SIZE, (1.0, 1.0000001), 0.0, 0.0, 0.0)
-MOVED = Geometry(SIZE, (0.8, 1.2), 15.0, 0.08, 0.5)
+MOVED = Geometry(SIZE, (0.8, 1.2), 15.0, 0.08, 0.5, prone=0.3)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _prepare(hu: Tensor, lungs: Tensor, geometry: Geometry, vary: bool, random: 
         )
     boxes = boxes.clamp(0, hu.shape[-1])
     dilated = functional.max_pool2d(masks[:, None].float(), 3, 1, 1)
-    moved, kept, _ = move(hu[:, None].float(), dilated, boxes, geometry, random)
+    moved, kept, _ = move(hu[:, None], dilated, boxes, geometry, random)
     if vary:
         moved = vary_intensities(moved, random)
     moved = torch.where(kept > 0, moved, torch.tensor(float(OUTSIDE_HU)))
@@ -120,19 +121,14 @@ def _prepare(hu: Tensor, lungs: Tensor, geometry: Geometry, vary: bool, random: 
     return (moved.clamp(low, high) - low) / (high - low)
 
 
-def prepare(cases: Cases) -> Tensor:
-    """Slices as the classifier sees them without augmentation, shape (slices, 1, rows, columns)."""
-    return _prepare(cases.hu, cases.lungs, STILL, False, torch.Generator().manual_seed(SEED))
-
-
 @dataclass(frozen=True)
 class Embedded:
-    """What the classifier's linear unit sees of one source.
+    """What a classifier sees of one source.
 
     Attributes
     ----------
     views: Tensor
-        Shape (VIEWS, slices, size): every slice as it is, mirrored, then changed at random.
+        Shape (VIEWS, slices, features): every slice as it is, mirrored, then changed at random.
     is_covid: bool
     share: float
         Weight of the source among all.
@@ -151,29 +147,29 @@ def _coarser(images: Tensor, random: torch.Generator) -> Tensor:
     return torch.where((torch.rand(len(images), generator=random) < 0.35)[:, None, None, None], large, images)
 
 
-@torch.no_grad()
-def _view(classifier: Classifier, cases: Cases, number: int) -> Tensor:
+def _view(maps: Maps, cases: Cases, number: int) -> list[Tensor]:
+    """Pooled maps of each network, shape (slices, features)."""
     random = torch.Generator().manual_seed(SEED + number)
     parts = []
     for start in tqdm(range(0, len(cases), 16), desc=f"{cases.name}, view {number}", mininterval=10):
         part = slice(start, start + 16)
-        hu, varied = cases.hu[part], number > 1
-        if varied and "CLAHE" not in cases.name:
-            equalised = torch.rand(len(hu), generator=random) < 0.2
-            hu = torch.where(equalised[:, None, None], cases.other[part], hu)
+        hu, varied = cases.hu[part].float(), number > 1
+        if varied:
+            equalised = torch.rand(len(hu), generator=random) < (0.0 if "CLAHE" in cases.name else 0.2)
+            hu = breathe(torch.where(equalised[:, None, None], cases.other[part].float(), hu), random)
         images = _prepare(hu, cases.lungs[part], MOVED if varied else STILL, varied, random)
         images = _coarser(images, random) if varied else images
         images = images.flip(3) if number == 1 else images
-        parts.append(classifier.embed(images.contiguous(memory_format=torch.channels_last)))
-    return torch.cat(parts)
+        parts.append([pool(network) for network in maps(images)])
+    return [torch.cat(network) for network in zip(*parts, strict=True)]
 
 
-def embed(classifier: Classifier, cases: Cases, share: float) -> Embedded:
-    """Pool a source's slices through the segmentation network."""
+def embed(maps: Maps, cases: Cases, share: float) -> list[Embedded]:
+    """Pool a source's slices through the lesion networks, for the classifier of each."""
     torch.set_num_threads(1)
-    with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        views = list(pool.map(partial(_view, classifier, cases), range(VIEWS)))
-    return Embedded(torch.stack(views), cases.is_covid, share)
+    with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        views = list(threads.map(partial(_view, maps, cases), range(VIEWS)))
+    return [Embedded(torch.stack(network), cases.is_covid, share) for network in zip(*views, strict=True)]
 
 
 def fit(classifier: Classifier, sources: list[Embedded]) -> None:
@@ -207,7 +203,7 @@ def fit(classifier: Classifier, sources: list[Embedded]) -> None:
 @torch.no_grad()
 def logits_of(classifier: Classifier, embedded: Embedded, chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Logits of some slices, each as it is and mirrored."""
-    return classifier.judge(embedded.views[:2, torch.from_numpy(chosen)].mean(dim=0))[:, 0].numpy()
+    return classifier(embedded.views[:2, torch.from_numpy(chosen)].mean(dim=0))[:, 0].numpy()
 
 
 def platt(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:

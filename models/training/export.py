@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from torch import nn
+from torch import Tensor, nn
 
 from models.training.member import LOGITS, keep_output, member_name, sign
 from models.training.networks import Committee
@@ -19,17 +19,19 @@ from models.training.networks import Committee
 LICENCE = "Trained on research data for non-commercial research; the weights are for non-commercial research only."
 
 
-def export(network: nn.Module, size: tuple[int, int], path: Path, outputs: Sequence[str] = (LOGITS,)) -> None:
-    """Write a network with one image input and a dynamic batch axis as one ONNX file."""
+def export(
+    network: nn.Module, examples: Sequence[Tensor], path: Path, inputs: Sequence[str], outputs: Sequence[str]
+) -> None:
+    """Write a network as one ONNX file, with a dynamic first axis of all inputs and outputs."""
     network = network.eval().cpu()
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.onnx.export(
         network,
-        (torch.zeros(1, 1, *size),),
+        tuple(examples),
         path,
-        input_names=["image"],
+        input_names=list(inputs),
         output_names=list(outputs),
-        dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},
+        dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
         opset_version=17,
         dynamo=False,
     )
@@ -58,7 +60,7 @@ def export_committee(committee: Committee, size: tuple[int, int], path: Path, im
         Prepared images, shape (images, rows, columns), from which the ranges of all maps are taken.
     """
     members = [member_name(number) for number in range(len(committee.networks))]
-    export(committee, size, path, (LOGITS, *members))
+    export(committee, [torch.zeros(1, 1, *size)], path, ["image"], [LOGITS, *members])
     _quantise(path, images)
     keep_output(path, LOGITS)
 

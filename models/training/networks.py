@@ -129,37 +129,60 @@ class Committee(nn.Module):
         return torch.stack(answers).mean(dim=0), *answers
 
 
+def pool(maps: Sequence[Tensor]) -> Tensor:
+    """Mean, deviation and maximum of every channel of every map, shape (images, features)."""
+    pooled = []
+    for map_ in maps:
+        mean = map_.mean(dim=(2, 3))
+        square = (map_ * map_).mean(dim=(2, 3))
+        pooled += [mean, (square - mean * mean).clamp(min=1e-6).sqrt(), map_.amax(dim=(2, 3))]
+    return torch.cat(pooled, dim=1)
+
+
 class Classifier(nn.Module):
-    """One linear unit on the pooled maps of a segmentation network's encoder, for an image and its mirror image.
+    """One linear unit on the pooled maps of a segmentation network.
 
     Parameters
     ----------
-    segmenter: UNet
-        Trained; stays as it is.
+    features: int
     """
 
-    def __init__(self, segmenter: UNet) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.segmenter = segmenter
-        size = 3 * sum(map_.shape[1] for map_ in segmenter.down(torch.zeros(1, 1, 64, 64)))
-        self.register_buffer("centre", torch.zeros(size))
-        self.register_buffer("spread", torch.ones(size))
-        self.linear = nn.Linear(size, 1)
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.linear = nn.Linear(features, 1)
 
-    def embed(self, image: Tensor) -> Tensor:
-        """Mean, deviation and maximum of every channel of every map."""
-        pooled = []
-        for map_ in self.segmenter.down(image):
-            mean = map_.mean(dim=(2, 3))
-            square = (map_ * map_).mean(dim=(2, 3))
-            pooled += [mean, (square - mean * mean).clamp(min=1e-6).sqrt(), map_.amax(dim=(2, 3))]
-        return torch.cat(pooled, dim=1)
+    def forward(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.linear((pooled - self.centre) / self.spread)
+        return logits
 
-    def judge(self, pooled: Tensor) -> Tensor:
-        """Logits, shape (images, 1)."""
-        return self.linear((pooled - self.centre) / self.spread)
+
+class Both(nn.Module):
+    """Images, and behind them their mirror images."""
 
     def forward(self, image: Tensor) -> Tensor:
-        # One pass for both, so that either is quantised alike.
-        plain, mirrored = self.judge(self.embed(torch.cat([image, image.flip(3)]))).chunk(2)
+        return torch.cat([image, image.flip(3)])
+
+
+class Classifiers(nn.Module):
+    """The mean answer of some classifiers for images and mirror images of `Both`.
+
+    Parameters
+    ----------
+    classifiers: Sequence[Classifier]
+        Of as many networks, whose maps come one network after the other.
+    """
+
+    def __init__(self, classifiers: Sequence[Classifier]) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(classifiers)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        each = len(maps) // len(self.classifiers)
+        logits = [
+            classifier(pool(maps[number * each : (number + 1) * each]))
+            for number, classifier in enumerate(self.classifiers)
+        ]
+        plain, mirrored = torch.stack(logits).mean(dim=0).chunk(2)
         return (plain + mirrored) / 2

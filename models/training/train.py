@@ -20,11 +20,12 @@ from covid_ct.inference.session import Model
 from models.training import accuracy, covid, data, plots
 from models.training.augment import Geometry
 from models.training.export import export_committee, write_manifest
+from models.training.maps import Maps, export_classifiers
 from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.1.0", "lesions": "2.3.0", "covid": "2.0.0"}
+VERSIONS = {"lungs": "2.1.0", "lesions": "2.3.0", "covid": "2.1.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
@@ -82,18 +83,20 @@ def train_covid(folder: Path, models: Path) -> None:
         for name, images, is_covid, share in (
             ("COVID-19 figures", covid.figures(folder, "covid"), True, 3.0),
             ("other figures", covid.figures(folder, "other"), False, 3.0),
-            ("CLAHE patients", clahe.hu[::8], True, 0.35),
-            ("MedSeg slices", medseg.hu, True, 0.15),
-            ("series without COVID-19", series, False, 0.35),
-            ("HU slices", hu.hu, False, 0.15),
+            ("CLAHE patients", clahe.hu[::8], True, 0.6),
+            ("MedSeg slices", medseg.hu, True, 0.2),
+            ("series without COVID-19", series, False, 0.6),
+            ("HU slices", hu.hu, False, 0.2),
         )
     ]
     positive, negative = (cases for cases, _ in sources[:2])
-    classifiers, judged = [Classifier(network) for network in trained_networks("lesions")], []
-    for classifier in classifiers:
-        embedded = [covid.embed(classifier, cases, share) for cases, share in sources]
-        judged.append(covid.cross_validate(classifier, embedded))
-        covid.fit(classifier, embedded)
+    maps = Maps(models / "lesions" / "model.onnx", covid.SIZE)
+    classifiers, judged = [], []
+    for embedded in zip(*(covid.embed(maps, cases, share) for cases, share in sources), strict=True):
+        classifier = Classifier(embedded[0].views.shape[-1])
+        judged.append(covid.cross_validate(classifier, list(embedded)))
+        covid.fit(classifier, list(embedded))
+        classifiers.append(classifier)
     yes, no = (np.mean(logits, axis=0) for logits in zip(*judged, strict=True))
     logits = np.concatenate([yes, no])
     truth = np.arange(len(logits)) < len(yes)
@@ -103,6 +106,7 @@ def train_covid(folder: Path, models: Path) -> None:
     distribution = covid.linear_auc(positive.features.double().numpy(), negative.features.double().numpy())
     probability = 1 / (1 + np.exp(-slope * logits - intercept))
     figures = {
+        "lesions_sha256": pair[1].manifest.sha256,
         "figures": [len(yes), len(no)],
         "auc": round(auc(yes, no), 3),
         "auc_of_trivial_features": round(trivial, 3),
@@ -117,14 +121,13 @@ def train_covid(folder: Path, models: Path) -> None:
     }
     log.info("%s", figures)
     target = models / "covid"
-    samples = torch.cat([covid.prepare(cases)[::10] for cases, _ in sources])
-    export_committee(Committee(classifiers), covid.SIZE, target / "model.onnx", samples[:, 0].numpy())
+    export_classifiers(maps, classifiers, target / "model.onnx")
     (target / "cross_validation.json").write_text(json.dumps(figures, indent=2) + "\n")
     plots.reliability(probability, truth, target / "reliability.png")
     write_manifest(
         target,
         role="covid",
-        name="Committee of lesion encoders on lungs",
+        name="Committee of lesion networks on lungs",
         version=VERSIONS["covid"],
         accuracy=f"AUC {figures['auc']} for COVID-19 against other figures (UCSD COVID-CT, {len(yes)} and {len(no)}, "
         f"cross-validated, {date.today()}); shape and brightness alone {figures['auc_of_trivial_features']}",

@@ -36,6 +36,7 @@ def test_each_card_names_the_version_of_its_model(role):
 
 def test_the_classifiers_card_holds_what_its_training_left():
     figures = json.loads((MODELS / "covid" / "cross_validation.json").read_text())
+    assert figures["lesions_sha256"] == load_manifest(MODELS / "lesions", "lesions").sha256
     assert card_figure("covid", "COVID-19 against other, AUC", "figures") == pytest.approx(figures["auc"], abs=5e-4)
 
 

@@ -12,8 +12,9 @@ from models.training.augment import Geometry, add_domes, move, paste_lesions  # 
 from models.training.covid import platt  # noqa: E402
 from models.training.data import FOLDS, SHOWN_TO_ALL, Slices  # noqa: E402
 from models.training.export import export_committee  # noqa: E402
+from models.training.maps import Maps, export_classifiers  # noqa: E402
 from models.training.member import keep_output, member_name  # noqa: E402
-from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at  # noqa: E402
+from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at, pool  # noqa: E402
 from models.training.segmentation import Batches, Pool, Recipe, train  # noqa: E402
 
 LUNG_HU, MUSCLE_HU = -850.0, 40.0
@@ -113,15 +114,39 @@ def test_a_committee_answers_the_mean_of_its_networks_and_each_can_be_taken_out(
     assert np.allclose(together, np.mean(alone, axis=0), atol=1e-5)
 
 
-def test_a_classifier_answers_the_same_for_an_image_and_its_mirror_image(tmp_path):
+@pytest.fixture
+def lesion_maps(tmp_path):
+    """Maps of two networks, in a file as that of the lesions is, for images of another size."""
     torch.manual_seed(0)
-    classifiers = [Classifier(UNet(3, (4, 8)).eval()).eval() for _ in range(2)]
+    committee = Committee([OneForeground(UNet(3, (4, 8, 8)).eval()) for _ in range(2)])
+    images = np.random.default_rng(0).random((6, 32, 32), np.float32)
+    export_committee(committee, (32, 32), tmp_path / "lesions.onnx", images)
+    return Maps(tmp_path / "lesions.onnx", (32, 64))
+
+
+def test_maps_are_those_of_each_network_on_the_way_down_and_up(lesion_maps):
+    seen = lesion_maps(torch.rand(3, 1, 32, 64))
+    sides = sorted([(16, 32), (8, 16), (4, 8), (8, 16)])
+    assert [sorted(tuple(map_.shape[2:]) for map_ in network) for network in seen] == [sides, sides]
+    assert not torch.equal(seen[0][0], seen[1][0])
+
+
+def test_classifiers_answer_alike_as_a_file_and_for_an_image_and_its_mirror_image(lesion_maps, tmp_path):
     images = np.random.default_rng(0).random((6, 1, 32, 64), np.float32)
-    export_committee(Committee(classifiers), (32, 64), tmp_path / "model.onnx", images[:, 0])
+    pooled = [pool(network) for network in lesion_maps(torch.from_numpy(images))]
+    torch.manual_seed(1)
+    classifiers = [Classifier(features.shape[1]).eval() for features in pooled]
+    export_classifiers(lesion_maps, classifiers, tmp_path / "model.onnx")
     given, mirrored = (answer(tmp_path / "model.onnx", part) for part in (images, images[..., ::-1].copy()))
     assert given.shape == (6, 1)
     assert given == pytest.approx(mirrored, abs=1e-5)
     assert np.ptp(given) > 1e-3
+    with torch.no_grad():
+        plain, turned = (
+            torch.stack([unit(pool(maps)) for unit, maps in zip(classifiers, lesion_maps(part), strict=True)])
+            for part in (torch.from_numpy(images), torch.from_numpy(images).flip(3))
+        )
+    assert given == pytest.approx(((plain + turned) / 2).mean(dim=0).numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("slope", [0.2, 1.0, 5.0])
