@@ -51,6 +51,8 @@ class Cases:
     name: str
     hu: Tensor
         Shape (slices, 256, 256), int16.
+    other: Tensor
+        The same slices after histogram equalisation.
     lungs: Tensor
         Same shape, uint8.
     features: Tensor
