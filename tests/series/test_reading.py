@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
+from covid_ct.results.wording import image_name
 from covid_ct.series.headers import SeriesRules
 from covid_ct.series.pixels import hounsfield_units, stored_values
 from covid_ct.series.reading import read_series
@@ -55,6 +56,18 @@ def test_images_in_any_order_become_one_volume(series: list[Dataset]) -> None:
     assert [header.InstanceNumber for header in volume.headers] == list(range(1, 21))
     assert not any("PixelData" in header for header in volume.headers)
     assert volume.headers[0].PatientName == "Secret^Name"
+
+
+def test_of_all_headers_but_the_first_only_what_results_use_is_kept(series: list[Dataset]) -> None:
+    series[1].add(RawDataElement(Tag("InstanceNumber"), "IS", 4, b"no 2", 0, False, True))
+    first, second, *_ = read(series).headers
+    assert first.PatientID == series[0].PatientID
+    assert "PatientID" not in second
+    assert second.SOPInstanceUID == series[1].SOPInstanceUID
+    assert second.ImagePositionPatient == series[1].ImagePositionPatient
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert image_name(second, 1) == "image no 2"
 
 
 def test_each_image_is_shown_as_it_will_be_in_the_volume(series: list[Dataset]) -> None:

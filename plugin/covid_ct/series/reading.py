@@ -104,8 +104,9 @@ def read_series(
         raise SeriesRefused(Reason.TOO_FEW_SLICES, "The series has no images; send it again.")
     check_series(series_header(headers[0], len(headers)), rules)
     arrangement = arrange(text(headers[0], "SeriesInstanceUID"), slices, rules)
-    ordered = tuple(headers[index] for index in arrangement.order)
-    _drop_unreadable(ordered[0])
+    first, *others = (headers[index] for index in arrangement.order)
+    _drop_unreadable(first)
+    ordered = (first, *map(_thinned, others))
     pixels.resize((len(headers), *pixels.shape[1:]), refcheck=False)
     _reorder(pixels, arrangement.order.tolist())
     return Volume(pixels, arrangement.affine, ordered, _warnings(ordered[0], arrangement))
@@ -175,6 +176,20 @@ def _check_identity(header: Dataset, first: Dataset, seen: set[str]) -> None:
             f"Series {text(first, 'SeriesInstanceUID')} holds the image {uid} more than once; take the copies out.",
         )
     seen.add(uid)
+
+
+def _thinned(header: Dataset) -> Dataset:
+    """What results use of every image; of the first they use more.
+
+    Whole headers would be the most of all objects that Python's garbage collection has to go through meanwhile, with
+    Python's lock held.
+    """
+    thinned = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "ImagePositionPatient"):
+        if keyword in header:
+            # As it is, since not all can be decoded.
+            thinned[keyword] = header.get_item(keyword)
+    return thinned
 
 
 def _drop_unreadable(header: Dataset) -> None:

@@ -23,7 +23,8 @@ class Volume:
     affine: NDArray[np.float64]
         4x4 matrix from (slice, row, column) indices of a voxel's centre to patient coordinates (LPS, mm).
     headers: tuple[Dataset, ...]
-        The source images' headers without pixel data, in the order of the slices.
+        The source images' headers, in the order of the slices: the first without pixel data, of the others what
+        results use of every image.
     warnings: tuple[str, ...]
         What a reader of the results should know about the series, as sentences.
     """
