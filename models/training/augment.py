@@ -260,7 +260,7 @@ def add_domes(hu: Tensor, lungs: Tensor, random: torch.Generator) -> tuple[Tenso
 
 
 def breathe(hu: Tensor, random: torch.Generator) -> Tensor:
-    """Images as breathing blurs some of them: the mean of one and itself moved by some pixels, mostly along the rows.
+    """Images as breathing blurs some of them: the mean of one and itself moved by some pixels, mostly up or down.
 
     Parameters
     ----------
