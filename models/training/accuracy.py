@@ -36,6 +36,9 @@ WORST_COUNT = 10
 
 SEGMENTERS: tuple[Role, ...] = ("lungs", "lesions")
 
+TUMOURS = Path(__file__).resolve().parents[2] / "build/unseen"
+"""Where the Makefile puts the series of `unseen.txt`, a folder each."""
+
 CROSS_VALIDATION = "cross_validation.json"
 """Figures that a model's training measured on patients that it had not seen."""
 
@@ -211,9 +214,16 @@ def series(folder: Path) -> Iterator[tuple[str, bool, Volume]]:
             yield name, name.startswith("covid"), read_folder(folder / "series" / name)
 
 
+def tumours() -> Iterator[tuple[str, Volume]]:
+    """Whole series of tumours that were fetched."""
+    for path in sorted(TUMOURS.glob("*/")):
+        yield path.name, read_folder(path)
+
+
 def measure_series(analyzer: Analyzer, folder: Path) -> Iterator[Row]:
     """Lesion ratio and probability of whole series that no training saw."""
-    for name, _, volume in series(folder):
+    own = ((name, volume) for name, _, volume in series(folder))
+    for name, volume in chain(own, tumours()):
         findings: Findings = analyzer.analyze(volume)
         yield Row("lesion by lung", f"series {name}", findings.measurements.lesion_to_lung_ratio.total)
         yield Row("COVID-19 probability", f"series {name}", findings.covid_probability)

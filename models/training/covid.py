@@ -13,14 +13,16 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from covid_ct.analysis.distribution import distribution
+from covid_ct.inference.manifest import ModelInput
 from covid_ct.inference.preprocessing import resize
+from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from models.training import data
 from models.training.augment import Geometry, breathe, equalise, move, uniform, vary_intensities
 from models.training.maps import Maps
 from models.training.networks import Classifier, pool
 from models.training.segmentation import SEED, THREADS
-from models.training.slices import auc, segment_slice
+from models.training.slices import auc, segment_slice, spacing_mm
 
 SIZE = (224, 320)
 """Finer than the grid that the lesion networks learned on; on that of 160x224 the figures are told apart less well."""
@@ -30,7 +32,26 @@ OUTSIDE_HU = 40
 """The lungs' surroundings look like muscle, which the lesion network knows."""
 
 MARGIN = 7
-"""Pixels around the lungs, of 1.4 mm: the manifest's region_margin_mm."""
+"""Pixels around the lungs, of 1.4 mm: as much as the input's region_margin_mm."""
+
+INPUT = ModelInput(
+    dimensions=2,
+    size=SIZE,
+    region="lungs",
+    region_margin_mm=10,
+    outside_lungs_hu=OUTSIDE_HU,
+    spacing_mm=None,
+    overlap=0,
+    axes="zyx",
+    directions="LPS",
+    clip_hu=CLIP_HU,
+    scale_to=(0, 1),
+    standardise=False,
+    interpolation="area",
+    # Figures are coarse and smooth; the noise of a sharp kernel, which they do not show, looked like disease.
+    finest_mm=1.8,
+)
+"""What the product shows of a series."""
 
 VIEWS = 50
 """Times that every slice is shown: as it is, mirrored, and then changed at random."""
@@ -38,7 +59,6 @@ VIEWS = 50
 WEIGHT_DECAY = 2e-4
 FOLDS = 5
 
-STILL = Geometry(SIZE, (1.0, 1.0000001), 0.0, 0.0, 0.0)
 MOVED = Geometry(SIZE, (0.8, 1.2), 15.0, 0.08, 0.5, prone=0.3)
 
 
@@ -105,7 +125,17 @@ def figures(folder: Path, kind: str) -> NDArray[np.int16]:
     return data.picture_to_hu(np.rint(np.stack(pictures)).astype(np.uint8))
 
 
-def _prepare(hu: Tensor, lungs: Tensor, geometry: Geometry, vary: bool, random: torch.Generator) -> Tensor:
+def _as_shown(hu: Tensor, lungs: Tensor) -> Tensor:
+    """Slices as the product shows them."""
+    shown = []
+    for image, mask in zip(hu.numpy(), lungs.numpy(), strict=True):
+        scan = Scan(image[np.newaxis], spacing_mm(image), mask[np.newaxis])
+        shown.append(scan.slices(INPUT, [scan.box(INPUT)]))
+    return torch.from_numpy(np.stack(shown))
+
+
+def _changed(hu: Tensor, lungs: Tensor, random: torch.Generator) -> Tensor:
+    """Slices moved and in other intensities."""
     masks = lungs > 0
     boxes = torch.empty(len(hu), 4)
     for index, mask in enumerate(masks):
@@ -115,9 +145,8 @@ def _prepare(hu: Tensor, lungs: Tensor, geometry: Geometry, vary: bool, random: 
         )
     boxes = boxes.clamp(0, hu.shape[-1])
     dilated = functional.max_pool2d(masks[:, None].float(), 3, 1, 1)
-    moved, kept, _ = move(hu[:, None], dilated, boxes, geometry, random)
-    if vary:
-        moved = vary_intensities(moved, random)
+    moved, kept, _ = move(hu[:, None], dilated, boxes, MOVED, random)
+    moved = vary_intensities(moved, random)
     moved = torch.where(kept > 0, moved, torch.tensor(float(OUTSIDE_HU)))
     low, high = CLIP_HU
     return (moved.clamp(low, high) - low) / (high - low)
@@ -155,13 +184,14 @@ def _view(maps: Maps, cases: Cases, number: int) -> list[Tensor]:
     parts = []
     for start in tqdm(range(0, len(cases), 16), desc=f"{cases.name}, view {number}", mininterval=10):
         part = slice(start, start + 16)
-        hu, varied = cases.hu[part].float(), number > 1
-        if varied:
+        hu, lungs = cases.hu[part], cases.lungs[part]
+        if number > 1:
             equalised = torch.rand(len(hu), generator=random) < (0.0 if "CLAHE" in cases.name else 0.2)
-            hu = breathe(torch.where(equalised[:, None, None], cases.other[part].float(), hu), random)
-        images = _prepare(hu, cases.lungs[part], MOVED if varied else STILL, varied, random)
-        images = _coarser(images, random) if varied else images
-        images = images.flip(3) if number == 1 else images
+            hu = breathe(torch.where(equalised[:, None, None], cases.other[part].float(), hu.float()), random)
+            images = _coarser(_changed(hu, lungs, random), random)
+        else:
+            images = _as_shown(hu, lungs)
+            images = images.flip(3) if number == 1 else images
         parts.append([pool(network) for network in maps(images)])
     return [torch.cat(network) for network in zip(*parts, strict=True)]
 

@@ -49,13 +49,14 @@ def _full_size(model: Model, scan: Scan) -> NDArray[np.float32]:
     return full
 
 
-def _spacing_mm(hu: NDArray[np.int16]) -> tuple[float, float, float]:
+def spacing_mm(hu: NDArray[np.int16]) -> tuple[float, float, float]:
+    """Assumed mm between slices, rows and columns of a slice of shape (rows, columns)."""
     return 5.0, FIELD_MM / hu.shape[0], FIELD_MM / hu.shape[1]
 
 
 def segment_lungs(model: Model, hu: NDArray[np.int16]) -> NDArray[np.uint8]:
     """Label map of the lungs of one slice of shape (rows, columns)."""
-    classes = _full_size(model, Scan(hu[np.newaxis], _spacing_mm(hu)))
+    classes = _full_size(model, Scan(hu[np.newaxis], spacing_mm(hu)))
     mask = classes.sum(axis=0) > HALF
     parts, count = ndimage.label(mask)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
@@ -72,7 +73,7 @@ def segment_slice(lungs_model: Model, lesions_model: Model, hu: NDArray[np.int16
     lungs = segment_lungs(lungs_model, hu)
     if not lungs.any():
         return SliceMaps(lungs, np.zeros_like(lungs))
-    spacing = _spacing_mm(hu)
+    spacing = spacing_mm(hu)
     classes = _full_size(lesions_model, Scan(hu[np.newaxis], spacing, lungs[np.newaxis]))
     cell_mm = spacing[1:]
     # A single slice does not tell how large a lesion is.

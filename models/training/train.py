@@ -7,7 +7,7 @@ training starts from into models/training/weights (not in the repository).
 import argparse
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from models.training.networks import Classifier, Committee, OneForeground, UNet,
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.1.0", "lesions": "2.3.0", "covid": "2.1.0"}
+VERSIONS = {"lungs": "2.1.0", "lesions": "2.3.0", "covid": "2.2.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
@@ -131,18 +131,7 @@ def train_covid(folder: Path, models: Path) -> None:
         version=VERSIONS["covid"],
         accuracy=f"AUC {figures['auc']} for COVID-19 against other figures (UCSD COVID-CT, {len(yes)} and {len(no)}, "
         f"cross-validated, {date.today()}); shape and brightness alone {figures['auc_of_trivial_features']}",
-        inputs={
-            "dimensions": 2,
-            "directions": "LPS",
-            "region": "lungs",
-            "region_margin_mm": 10,
-            "outside_lungs_hu": covid.OUTSIDE_HU,
-            "spacing_mm": None,
-            "size": list(covid.SIZE),
-            "clip_hu": list(covid.CLIP_HU),
-            "scale_to": [0, 1],
-            "standardise": False,
-        },
+        inputs=asdict(covid.INPUT),
         output={
             "activation": "sigmoid",
             "classes": ["COVID-19"],

@@ -46,6 +46,7 @@ def test_a_good_manifest_is_read(tmp_path):
     assert manifest.input.size == (64, 64)
     assert manifest.input.clip_hu == (-1024, 600)
     assert manifest.input.interpolation == "area"
+    assert manifest.input.finest_mm is None
     assert manifest.output.aggregation == Aggregation(8, 0.5)
     assert manifest.output.calibration == Calibration(2, -0.5)
     assert manifest.output.channels == 1
@@ -81,6 +82,8 @@ def test_a_good_manifest_is_read(tmp_path):
         ("input.directions", "LAS"),
         ("input.overlap", 0.95),
         ("input.interpolation", "cubic"),
+        ("input.finest_mm", 0),
+        ("input.finest_mm", "1.8"),
         ("input.window", 3),
         ("output.classes", ["background", "left lung", "right lung"]),
         ("output.classes", ["background", ["lung"]]),
@@ -120,6 +123,12 @@ def test_no_manifest_is_no_crash(tmp_path, text):
     (tmp_path / "model.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match=r"model\.json"):
         load_manifest(tmp_path, "lungs")
+
+
+def test_a_3d_network_has_a_spacing_and_no_finest_pixel(tmp_path):
+    content = tiny_models.manifest("lesions", model_input={"dimensions": 3, "size": [4, 8, 8], "finest_mm": 1.8})
+    with pytest.raises(ModelError, match=r"finest_mm.* is for 2-D networks"):
+        load_manifest(save(tmp_path, {**content, "sha256": "0" * 64}), "lesions")
 
 
 def test_a_missing_manifest_is_told(tmp_path):

@@ -5,6 +5,7 @@ from covid_ct.inference.preprocessing import (
     Box,
     axis_weights,
     body_boxes,
+    coarse_size,
     mask_box,
     prepare_slices,
     resample_plane,
@@ -72,6 +73,24 @@ def test_clipping_comes_before_resizing():
     hu[0, 0, 0] = 20000
     prepared = prepare_slices(hu, (2, 2), clip_hu=(-1000, 600), scale_to=(-1000, 600))
     assert prepared[0, 0, 0] == pytest.approx(-600)
+
+
+def test_coarse_pixels_are_never_finer_than_those_there_are():
+    assert coarse_size((400, 512), (0.9, 0.6), 1.8) == (200, 171)
+    assert coarse_size((100, 512), (2.0, 0.6), 1.8) == (100, 171)
+    assert coarse_size((1, 1), (0.5, 0.5), 1.8) == (1, 1)
+
+
+def test_coarsened_slices_lose_noise_and_keep_what_is_large():
+    hu = np.random.default_rng(0).normal(-800, 100, (1, 400, 400))
+    hu[:, 100:300, 100:300] += 400
+    fine, coarse = (
+        prepare_slices(hu, (400, 400), clip_hu=(-1200, 200), scale_to=(-1200, 200), coarse=size)
+        for size in (None, (100, 100))
+    )
+    assert coarse[0, :90].std() < fine[0, :90].std() / 3
+    assert coarse[0, 150:250, 150:250].mean() == pytest.approx(-400, abs=5)
+    assert coarse[0, :90].mean() == pytest.approx(-800, abs=5)
 
 
 def test_mask_box_is_cut_at_the_edges():

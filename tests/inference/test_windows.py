@@ -146,11 +146,28 @@ def test_thick_resampling_keeps_the_amount(chest):
         assert volume.mean() == pytest.approx(chest.mean(), abs=12)
 
 
+def test_a_network_of_coarse_images_sees_no_fine_noise(chest):
+    """Noise of single pixels is averaged away in pixels of 4 mm, not in those of 1 mm, which are no finer."""
+    content = {**tiny_models.manifest("lungs")["input"], "size": list(chest.shape[1:])}
+    noise = np.random.default_rng(0).normal(0, 100, chest.shape)
+    scan = Scan(np.clip(chest + noise, -1024, 600).astype(np.int16), (5, 1, 1))
+    spreads = []
+    for finest in (None, 1.0, 4.0):
+        model_input = _input({**content, "finest_mm": finest})
+        boxes = scan.slice_boxes(model_input, range(len(chest)), scan.box(model_input))
+        prepared = scan.slices(model_input, boxes)
+        # Along rows, so that the edges of the lungs count little.
+        spreads.append(np.abs(np.diff(prepared, axis=2)).mean())
+    assert spreads[1] == spreads[0]
+    assert spreads[2] < spreads[0] / 4
+
+
 def _input(content):
     from covid_ct.inference.manifest import ModelInput
 
     return ModelInput(
         **{
+            "finest_mm": None,
             **content,
             "region": "field",
             "overlap": 0.0,

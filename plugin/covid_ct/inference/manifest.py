@@ -70,6 +70,9 @@ class ModelInput:
     standardise: bool
         Whether every image gets zero mean and unit variance afterwards.
     interpolation: Interpolation
+    finest_mm: float | None
+        2-D only: smaller pixels of the region are averaged to about this size before they are scaled to `size`, as for
+        a network that learned from coarser images. None leaves them.
     """
 
     dimensions: int
@@ -85,6 +88,7 @@ class ModelInput:
     scale_to: tuple[float, float]
     standardise: bool
     interpolation: Interpolation
+    finest_mm: float | None
 
 
 @dataclass(frozen=True)
@@ -302,6 +306,9 @@ def _read_input(section: Section, role: Role) -> ModelInput:
     region = section.choice("region", ("field", "body", "lungs"))
     if role == "lungs" and (region == "lungs" or outside is not None):
         raise section.wrong("region", "and outside_lungs_hu cannot ask the lung model for lungs not found yet")
+    finest = section.number("finest_mm", 0.1, 10.0) if section.get("finest_mm") is not None else None
+    if finest is not None and dimensions == 3:
+        raise section.wrong("finest_mm", "is for 2-D networks; give the spacing_mm of a 3-D one")
     clip = section.numbers("clip_hu", 2)
     if clip[0] >= clip[1]:
         raise section.wrong("clip_hu", "has to be [low, high] with low < high")
@@ -321,6 +328,7 @@ def _read_input(section: Section, role: Role) -> ModelInput:
         interpolation=cast(
             Interpolation, section.choice("interpolation", ("area", "linear")) if "interpolation" in section else "area"
         ),
+        finest_mm=finest,
     )
     section.finish()
     return result

@@ -262,8 +262,9 @@ def prepare_slices(
     scale_to: tuple[float, float],
     standardise: bool = False,
     interpolation: Interpolation = "area",
+    coarse: tuple[int, int] | None = None,
 ) -> NDArray[np.float32]:
-    """Slices as a 2-D network gets them: clipped, resized, scaled, standardised, in this order.
+    """Slices as a 2-D network gets them: clipped, coarsened, resized, scaled, standardised, in this order.
 
     Clipping comes first, so that metal or padding does not bleed into its neighbours.
 
@@ -276,6 +277,8 @@ def prepare_slices(
     clip_hu, scale_to, standardise
         As in `scale_intensities`.
     interpolation: Interpolation
+    coarse: tuple[int, int] | None
+        Rows and columns to which the slices are averaged before they are scaled to `size`, as of `coarse_size`.
 
     Returns
     -------
@@ -283,7 +286,30 @@ def prepare_slices(
         Shape (slices, *size).
     """
     clipped = np.clip(hu, np.float32(clip_hu[0]), np.float32(clip_hu[1]))
+    if coarse is not None:
+        clipped = resize(clipped, coarse)
     return scale_intensities(resize(clipped, size, interpolation), clip_hu, scale_to, standardise)
+
+
+def coarse_size(size: tuple[int, int], pixel_mm: tuple[float, float], finest_mm: float) -> tuple[int, int]:
+    """Rows and columns of an image whose pixels are about so large, and no smaller than they are.
+
+    Parameters
+    ----------
+    size: tuple[int, int]
+        Rows and columns that it has.
+    pixel_mm: tuple[float, float]
+        Distance of its rows and columns in mm.
+    finest_mm: float
+
+    Returns
+    -------
+    tuple[int, int]
+    """
+    rows, columns = (
+        min(count, max(1, round(count * step / finest_mm))) for count, step in zip(size, pixel_mm, strict=True)
+    )
+    return rows, columns
 
 
 def set_outside(hu: NDArray[np.int16], mask: NDArray[np.bool_], value: int, dilation: int = 2) -> NDArray[np.int16]:

@@ -11,6 +11,7 @@ from covid_ct.inference.preprocessing import (
     Box,
     axis_weights,
     body_boxes,
+    coarse_size,
     field_box,
     mask_box,
     prepare_slices,
@@ -69,6 +70,9 @@ class Scan:
             while stop < len(boxes) and boxes[stop].index[1:] == boxes[start].index[1:]:
                 stop += 1
             indices = [box.slices[0] for box in boxes[start:stop]]
+            coarse = None
+            if model_input.finest_mm is not None:
+                coarse = coarse_size(boxes[start].shape[1:], self.spacing[1:], model_input.finest_mm)
             prepared[start:stop] = prepare_slices(
                 self._cut(model_input, indices, boxes[start]),
                 (model_input.size[0], model_input.size[1]),
@@ -76,6 +80,7 @@ class Scan:
                 scale_to=model_input.scale_to,
                 standardise=model_input.standardise,
                 interpolation=model_input.interpolation,
+                coarse=coarse,
             )
             start = stop
         return prepared

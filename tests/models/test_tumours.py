@@ -1,0 +1,41 @@
+"""Chest CTs of tumours with sharp kernels, which no training saw."""
+
+import pytest
+
+from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.series.folder import read_folder
+from models.training.accuracy import TUMOURS, tumours
+from tests.models.shipped import DATA, MODELS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make build/unseen/ready`"),
+]
+
+
+@pytest.fixture(scope="module")
+def analyzer() -> Analyzer:
+    return Analyzer(MODELS, threads=2)
+
+
+@pytest.fixture(scope="module")
+def found(analyzer):
+    findings = {name: analyzer.analyze(volume) for name, volume in tumours()}
+    assert set(findings) == {"Lung_Dx-A0001", "RIDER-1129164940", "TCGA-34-2605"}
+    return findings
+
+
+def test_tumours_are_not_called_covid_19(found):
+    assert max(findings.covid_probability for findings in found.values()) < 0.5
+
+
+def test_the_sharp_kernel_is_told(found):
+    for findings in found.values():
+        assert any("sharp kernel" in warning for warning in findings.warnings)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+def test_covid_19_is_ranked_above_tumours(analyzer, found):
+    positive = analyzer.analyze(read_folder(DATA / "series" / "covid-positive"))
+    for findings in found.values():
+        assert positive.covid_probability > findings.covid_probability
