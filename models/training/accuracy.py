@@ -37,7 +37,7 @@ WORST_COUNT = 10
 SEGMENTERS: tuple[Role, ...] = ("lungs", "lesions")
 
 TUMOURS = Path(__file__).resolve().parents[2] / "build/unseen"
-"""Where the Makefile puts the series of `unseen.txt`, a folder each."""
+"""Where the Makefile puts the series of `unseen.txt`, a folder each, and at last a file `ready`."""
 
 CROSS_VALIDATION = "cross_validation.json"
 """Figures that a model's training measured on patients that it had not seen."""
@@ -215,8 +215,8 @@ def series(folder: Path) -> Iterator[tuple[str, bool, Volume]]:
 
 
 def tumours() -> Iterator[tuple[str, Volume]]:
-    """Whole series of tumours that were fetched."""
-    for path in sorted(TUMOURS.glob("*/")):
+    """Whole series of tumours, if they were fetched."""
+    for path in sorted(TUMOURS.glob("*/")) if (TUMOURS / "ready").exists() else ():
         yield path.name, read_folder(path)
 
 
