@@ -1,7 +1,7 @@
 import contextlib
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -58,11 +58,15 @@ def test_images_in_any_order_become_one_volume(series: list[Dataset]) -> None:
     assert volume.headers[0].PatientName == "Secret^Name"
 
 
-def test_of_all_headers_but_the_first_only_what_results_use_is_kept(series: list[Dataset]) -> None:
+@pytest.mark.parametrize("arrival", [range(20), range(19, -1, -1), [7, 3, 19, 0, *range(8, 19), 1, 2, 6, 5, 4]])
+def test_of_all_headers_but_the_first_only_what_results_use_is_kept(
+    series: list[Dataset], arrival: Sequence[int]
+) -> None:
     series[1].add(RawDataElement(Tag("InstanceNumber"), "IS", 4, b"no 2", 0, False, True))
-    first, second, *_ = read(series).headers
+    first, second, *others = read([series[index] for index in arrival]).headers
     assert first.PatientID == series[0].PatientID
-    assert "PatientID" not in second
+    assert first.SOPInstanceUID == series[0].SOPInstanceUID
+    assert not any("PatientID" in header for header in (second, *others))
     assert second.SOPInstanceUID == series[1].SOPInstanceUID
     assert second.ImagePositionPatient == series[1].ImagePositionPatient
     with warnings.catch_warnings():

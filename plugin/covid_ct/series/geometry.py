@@ -134,6 +134,12 @@ def arrange(series_uid: str, slices: Sequence[SliceHeader], rules: SeriesRules) 
     return Arrangement(order, affine)
 
 
+def normal_of(item: SliceHeader) -> tuple[float, float, float]:
+    """Direction, of length one, in which the slices of a series ascend (`arrange`), by one that is checked already."""
+    x, y, z = map(float, _axes(item)[2])
+    return x, y, z
+
+
 def slice_affine(item: SliceHeader, spacing_mm: float) -> NDArray[np.float64]:
     """As `Volume.affine`, of a volume that begins with a slice.
 
