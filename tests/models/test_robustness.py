@@ -11,6 +11,7 @@ from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.results.pictures import in_lung_window
 from covid_ct.series.folder import read_folder
 from covid_ct.series.volume import AIR_HU, Volume
+from models.training.accuracy import tumours
 from models.training.data import picture_to_hu
 from tests.models.shipped import DATA, MODELS
 
@@ -89,11 +90,11 @@ def others_see_it(volume: Volume) -> Iterator[tuple[str, Volume]]:
 
 
 def findings_of(
-    analyzer: Analyzer, name: str, changes: Callable[[Volume], Iterator[tuple[str, Volume]]]
+    analyzer: Analyzer, volume: Volume, changes: Callable[[Volume], Iterator[tuple[str, Volume]]]
 ) -> dict[str, tuple[float, float]]:
     """Probability and lesion by lung of a series, as each change shows it."""
     found = {}
-    for how, seen in changes(read_folder(DATA / "series" / name)):
+    for how, seen in changes(volume):
         findings = analyzer.analyze(seen)
         found[how] = findings.covid_probability, findings.measurements.lesion_to_lung_ratio.total
     return found
@@ -104,16 +105,24 @@ def analyzer() -> Analyzer:
     return Analyzer(MODELS, threads=2)
 
 
-def test_covid_19_is_ranked_above_healthy_and_tumour_however_they_are_taken(analyzer):
-    found = {name: findings_of(analyzer, name, others_see_it) for name in SERIES}
+@pytest.fixture(scope="module")
+def volumes() -> dict[str, Volume]:
+    return {name: read_folder(DATA / "series" / name) for name in SERIES}
+
+
+def test_covid_19_is_ranked_above_healthy_and_tumour_however_they_are_taken(analyzer, volumes):
+    found = {name: findings_of(analyzer, volume, others_see_it) for name, volume in volumes.items()}
     lowest = np.min(list(found["covid-positive"].values()), axis=0)
     highest = np.max([*found["healthy"].values(), *found["tumour-8mm"].values()], axis=0)
     assert (lowest > highest).all(), found
+    # Of larger tumours more is marked than of a mild pneumonia.
+    larger = {name: findings_of(analyzer, volume, others_see_it) for name, volume in tumours()}
+    assert all(probability < lowest[0] for seen in larger.values() for probability, _ in seen.values()), larger
 
 
-def test_covid_19_is_ranked_above_the_others_where_all_are_taken_badly(analyzer):
+def test_covid_19_is_ranked_above_the_others_where_all_are_taken_badly(analyzer, volumes):
     """Not above those that are taken well: these two changes take the probability of a series further."""
-    positive, *others = (findings_of(analyzer, name, taken_badly) for name in SERIES)
+    positive, *others = (findings_of(analyzer, volume, taken_badly) for volume in volumes.values())
     for how, (probability, ratio) in positive.items():
         for other in others:
             assert probability > other[how][0], (how, positive, others)

@@ -3,9 +3,8 @@
 import pytest
 
 from covid_ct.analysis.analyzer import Analyzer
-from covid_ct.series.folder import read_folder
 from models.training.accuracy import TUMOURS, tumours
-from tests.models.shipped import DATA, MODELS
+from tests.models.shipped import MODELS
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,10 +31,3 @@ def test_tumours_are_not_called_covid_19(found):
 def test_the_sharp_kernel_is_told(found):
     for findings in found.values():
         assert any("sharp kernel" in warning for warning in findings.warnings)
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
-def test_covid_19_is_ranked_above_tumours(analyzer, found):
-    positive = analyzer.analyze(read_folder(DATA / "series" / "covid-positive"))
-    for findings in found.values():
-        assert positive.covid_probability > findings.covid_probability
