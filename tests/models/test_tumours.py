@@ -8,7 +8,7 @@ from tests.models.shipped import MODELS
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make build/unseen/ready`"),
+    pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make unseen`"),
 ]
 
 

@@ -56,7 +56,7 @@ def test_real_series_are_analysed_as_without_orthanc(start: Callable[..., Orthan
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make build/unseen/ready`")
+@pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make unseen`")
 def test_fetched_series_are_analysed_as_without_orthanc(start: Callable[..., OrthancServer], tmp_path: Path) -> None:
     """Of other scanners, with headers that others have de-identified."""
     server = start()
