@@ -3,14 +3,18 @@
 import re
 from pathlib import Path
 
+import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from covid_ct.phantom import Phantom
 from covid_ct.series.volume import Volume
+from models.training.accuracy import TUMOURS
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
+
+needs_tumours = pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make unseen`")
 
 
 def volume_of(phantom: Phantom) -> Volume:

@@ -3,13 +3,10 @@
 import pytest
 
 from covid_ct.analysis.analyzer import Analyzer
-from models.training.accuracy import TUMOURS, tumours
-from tests.models.shipped import MODELS
+from models.training.accuracy import tumours
+from tests.models.shipped import MODELS, needs_tumours
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make unseen`"),
-]
+pytestmark = [pytest.mark.slow, needs_tumours]
 
 
 @pytest.fixture(scope="module")

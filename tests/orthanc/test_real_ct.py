@@ -10,6 +10,7 @@ import pytest
 from covid_ct.library import Analyzer, analyze_folder
 from covid_ct.series.folder import read_folder
 from models.training.accuracy import TUMOURS
+from tests.models.shipped import needs_tumours
 from tests.orthanc.driving import result_files, upload, wait_for_job
 from tests.results.conftest import dciodvfy
 from tests.results.test_segmentation import dcmqi_label_map
@@ -56,7 +57,7 @@ def test_real_series_are_analysed_as_without_orthanc(start: Callable[..., Orthan
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make unseen`")
+@needs_tumours
 def test_fetched_series_are_analysed_as_without_orthanc(start: Callable[..., OrthancServer], tmp_path: Path) -> None:
     """Of other scanners, with headers that others have de-identified."""
     server = start()

@@ -108,13 +108,12 @@ def read_series(
 
     lowest = 0
     for number in in_parallel(convert, checked(), cores()):
-        if number == 0:
-            continue
         # The lowest so far may turn out to be the first of all, of which results use more.
-        other = number
+        higher = number
         if heights[number] < heights[lowest]:
-            lowest, other = number, lowest
-        headers[other] = _thinned(headers[other])
+            lowest, higher = number, lowest
+        if higher != lowest:
+            headers[higher] = _thinned(headers[higher])
     if not headers:
         raise SeriesRefused(Reason.TOO_FEW_SLICES, "The series has no images; send it again.")
     check_series(series_header(headers[lowest], len(headers)), rules)
