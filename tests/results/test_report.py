@@ -191,6 +191,17 @@ def test_a_single_slice_of_lesion_is_shown_between_others() -> None:
     assert [plane.index for plane in planes if plane.lesions.any()] == [17]
 
 
+def test_key_images_show_most_of_lesions_that_lie_far_apart() -> None:
+    case = make_case(Geometry(), ground_glass=False, consolidation=False)
+    lesions = case.findings.lesions
+    widths = {2: 20, 3: 21, 4: 22, 5: 24, 6: 23, 7: 22, 8: 21, 9: 20, 13: 1, 18: 8, 19: 10, 20: 9}
+    for index, width in widths.items():
+        lesions[index, 40:60, 20 : 20 + width] = LesionKind.GROUND_GLASS
+    planes = StandardView(case.volume, case.findings).key_planes()
+    # Not slice 13, though it lies in the middle of their height.
+    assert sorted(np.count_nonzero(plane.lesions) for plane in planes) == [20 * 10, 20 * 20, 20 * 24]
+
+
 def test_right_to_left_scripts_are_written_from_right_to_left(upright: Case) -> None:
     case = with_header(upright, SpecificCharacterSet="ISO_IR 192", PatientName="كريم^سارة")
     text = unicodedata.normalize("NFKC", text_of(report_pdf(case.volume, case.findings)))

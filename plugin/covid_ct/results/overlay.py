@@ -3,6 +3,7 @@
 highdicom's `SCImage` has no place for a picture's position in the patient.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -21,7 +22,7 @@ from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, LUNG_OUTLINE, as_jpeg, as_pixels, colored, eroded, in_lung_window
 from covid_ct.results.source import (
     frame_of_reference,
-    instance_of,
+    instances_of,
     new_result,
     positive_number,
     reference,
@@ -84,10 +85,11 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
         jpegs = list(in_parallel(draw, grid.slices, cores()))
         if sum(map(len, jpegs)) <= MAX_BYTES:
             break
-    common = _common(volume, uids, grid)
+    instances = instances_of(_common(volume, uids, grid), uids, NAME, len(jpegs))
+    pixels = math.prod(_shape(volume, grid))
     return [
-        _capture(instance_of(common, uids, NAME, number), volume, index, jpeg)
-        for number, (index, jpeg) in enumerate(zip(grid.slices, jpegs, strict=True), start=1)
+        _capture(instance, volume, index, jpeg, pixels)
+        for instance, index, jpeg in zip(instances, grid.slices, jpegs, strict=True)
     ]
 
 
@@ -193,11 +195,11 @@ def _common(volume: Volume, uids: ResultUids, grid: _Grid) -> Dataset:
     return result
 
 
-def _capture(result: Dataset, volume: Volume, index: int, jpeg: bytes) -> Dataset:
-    """Fill one instance: the slice `index` of the standard axial view."""
+def _capture(result: Dataset, volume: Volume, index: int, jpeg: bytes, pixels: int) -> Dataset:
+    """Fill one instance: the slice `index` of the standard axial view, of so many pixels."""
     set_sequence(result, "SourceImageSequence", [reference(volume.headers[source_slice(volume, index)])])
     result.ImagePositionPatient = _decimals(*(volume.lps_affine[:3] @ [index, 0, 0, 1]))
-    result.LossyImageCompressionRatio = f"{3 * result.Rows * result.Columns / len(jpeg):.2f}"
+    result.LossyImageCompressionRatio = f"{3 * pixels / len(jpeg):.2f}"
     result.PixelData = encapsulate([jpeg])
     result["PixelData"].VR = "OB"
     result["PixelData"].is_undefined_length = True

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -115,16 +114,15 @@ class StandardView:
         )
 
     def _key_indices(self) -> list[int]:
-        """Ascending: the slice with most lesion in each third of the lesions' height, then quarters of the lungs'."""
-        area = self._lesion_area
-        holding = np.flatnonzero(area)
-        if holding.size:
-            edges = np.linspace(holding[0], holding[-1] + 1, KEY_IMAGES + 1)
-            parts = [holding[(holding >= low) & (holding < high)] for low, high in pairwise(edges)]
-            chosen = [int(part[area[part].argmax()]) for part in parts if part.size]
-        else:
-            chosen = []
-        spread = [len(area) * (part + 1) // (KEY_IMAGES + 1) for part in range(KEY_IMAGES)]
+        """Ascending: slices with most lesion, a third of those that hold any apart, then quarters of the lungs'."""
+        holding = np.flatnonzero(self._lesion_area)
+        apart = len(holding) / KEY_IMAGES
+        chosen: list[int] = []
+        for index in holding[np.argsort(-self._lesion_area[holding], kind="stable")].tolist():
+            if all(abs(index - other) >= apart for other in chosen):
+                chosen.append(index)
+        height = len(self._lesion_area)
+        spread = [height * (part + 1) // (KEY_IMAGES + 1) for part in range(KEY_IMAGES)]
         chosen += [index for index in spread if index not in chosen]
         return sorted(chosen[:KEY_IMAGES])
 

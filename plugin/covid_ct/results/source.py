@@ -4,7 +4,7 @@ highdicom's `SOPClass` refuses malformed attributes of the source, writes the cl
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds, validate_value
 
 from covid_ct import __version__, identity
-from covid_ct.results.explicit_vr import element
+from covid_ct.results.explicit_vr import element, encoded_elements
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
 
@@ -167,8 +167,8 @@ def new_result(
     return result
 
 
-def instance_of(common: Dataset, uids: ResultUids, role: str, number: int) -> Dataset:
-    """Another instance of a result's series, with all its attributes but number and UID.
+def instances_of(common: Dataset, uids: ResultUids, role: str, count: int) -> Iterator[Dataset]:
+    """So many instances of a result's series, with all its attributes but number and UID.
 
     Parameters
     ----------
@@ -176,19 +176,21 @@ def instance_of(common: Dataset, uids: ResultUids, role: str, number: int) -> Da
         From `new_result`, with the same `uids` and `role`.
     uids: ResultUids
     role: str
-    number: int
-        Its InstanceNumber.
+    count: int
 
-    Returns
-    -------
+    Yields
+    ------
     Dataset
+        With InstanceNumber 1 and on.
     """
-    result = _written_as_it_is(Dataset(dict(common.items())))
-    result.file_meta = FileMetaDataset(dict(common.file_meta.items()))
-    # The elements are shared, and setting an attribute that is there would change it in all instances.
-    del result.InstanceNumber, result.SOPInstanceUID, result.file_meta.MediaStorageSOPInstanceUID
-    _number(result, uids, role, number)
-    return result
+    shared = encoded_elements(common)
+    for number in range(1, count + 1):
+        result = _written_as_it_is(Dataset(dict(shared.items())))
+        result.file_meta = FileMetaDataset(dict(common.file_meta.items()))
+        # The element is shared, and setting the attribute while it is there would change it in all instances.
+        del result.file_meta.MediaStorageSOPInstanceUID
+        _number(result, uids, role, number)
+        yield result
 
 
 def _written_as_it_is(result: Dataset) -> Dataset:
