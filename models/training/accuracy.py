@@ -36,9 +36,6 @@ WORST_COUNT = 10
 
 SEGMENTERS: tuple[Role, ...] = ("lungs", "lesions")
 
-TUMOURS = Path(__file__).resolve().parents[2] / "build/unseen"
-"""Where the Makefile puts the series of `unseen.txt`, a folder each, and at last a file `ready`."""
-
 CROSS_VALIDATION = "cross_validation.json"
 """Figures that a model's training measured on patients that it had not seen."""
 
@@ -214,16 +211,10 @@ def series(folder: Path) -> Iterator[tuple[str, bool, Volume]]:
             yield name, name.startswith("covid"), read_folder(folder / "series" / name)
 
 
-def tumours() -> Iterator[tuple[str, Volume]]:
-    """Whole series of tumours, if they were fetched."""
-    for path in sorted(TUMOURS.glob("*/")) if (TUMOURS / "ready").exists() else ():
-        yield path.name, read_folder(path)
-
-
 def measure_series(analyzer: Analyzer, folder: Path) -> Iterator[Row]:
-    """Lesion ratio and probability of whole series that no training saw."""
+    """Lesion ratio and probability of whole series; of these, the training of the classifier saw the tumours'."""
     own = ((name, volume) for name, _, volume in series(folder))
-    for name, volume in chain(own, tumours()):
+    for name, volume in chain(own, data.tumours()):
         findings: Findings = analyzer.analyze(volume)
         yield Row("lesion by lung", f"series {name}", findings.measurements.lesion_to_lung_ratio.total)
         yield Row("COVID-19 probability", f"series {name}", findings.covid_probability)
@@ -240,6 +231,8 @@ def measure_figures(models: Path) -> Iterator[Row]:
         ("auc_of_lesion_distribution", "the same from the lesions' distribution alone"),
     ):
         yield Row(text, on, figures[name])
+    for name, probability in figures["probability_of_tumours_unseen"].items():
+        yield Row("COVID-19 probability", f"{name}, by units that had not seen it", probability)
 
 
 def clean_shares(models: Path, folder: Path) -> NDArray[np.float64]:

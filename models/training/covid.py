@@ -1,5 +1,6 @@
 """Training of the classifier: COVID-19 pneumonia or not, from the lungs of a slice."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -204,8 +205,9 @@ def embed(maps: Maps, cases: Cases, share: float) -> list[Embedded]:
     return [Embedded(torch.stack(network), cases.is_covid, share) for network in zip(*views, strict=True)]
 
 
-def fit(classifier: Classifier, sources: list[Embedded]) -> None:
+def fit(sources: Sequence[Embedded]) -> Classifier:
     """Logistic regression with weight decay on all views of all sources."""
+    classifier = Classifier(sources[0].views.shape[-1])
     values = torch.cat([source.views.flatten(0, 1) for source in sources])
     truth = torch.cat([torch.full((source.views[..., 0].numel(),), float(source.is_covid)) for source in sources])
     weight = torch.cat(
@@ -230,6 +232,7 @@ def fit(classifier: Classifier, sources: list[Embedded]) -> None:
         return loss
 
     optimiser.step(closure)
+    return classifier
 
 
 @torch.no_grad()
@@ -285,13 +288,12 @@ def blocks(count: int) -> NDArray[np.int64]:
     return np.arange(count) // 8 % FOLDS
 
 
-def cross_validate(classifier: Classifier, sources: list[Embedded]) -> list[NDArray[np.float32]]:
+def cross_validate(sources: Sequence[Embedded]) -> list[NDArray[np.float32]]:
     """Logits of every figure, COVID-19 and other, from a linear unit that saw neither it nor its neighbours.
 
     Parameters
     ----------
-    classifier: Classifier
-    sources: list[Embedded]
+    sources: Sequence[Embedded]
         The two kinds of figures first.
     """
     figures_, others = sources[:2], sources[2:]
@@ -302,7 +304,7 @@ def cross_validate(classifier: Classifier, sources: list[Embedded]) -> list[NDAr
             replace(part, views=part.views[:, torch.from_numpy(fold != held)])
             for part, fold in zip(figures_, folds, strict=True)
         ]
-        fit(classifier, [*seen, *others])
+        classifier = fit([*seen, *others])
         for part, fold, logits in zip(figures_, folds, results, strict=True):
             logits[fold == held] = logits_of(classifier, part, fold == held)
     return results

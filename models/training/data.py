@@ -16,6 +16,8 @@ from scipy.signal import fftconvolve
 from covid_ct.inference.preprocessing import resize
 from covid_ct.phantom.make import make_phantom
 from covid_ct.phantom.options import PhantomOptions
+from covid_ct.series.folder import read_folder
+from covid_ct.series.volume import Volume
 
 SIZE = 256
 """Rows and columns of an image."""
@@ -59,6 +61,12 @@ WRONG_LUNG_MASKS = (39, 101, 191)
 
 PHANTOM_SEED = 100
 """Seed of the first phantom in training."""
+
+TUMOURS = Path(__file__).resolve().parents[2] / "build/tumours"
+"""Where the Makefile puts the series of `tumours.txt`, a folder each, and at last a file `ready`."""
+
+TUMOUR_SLICES = 45
+"""So many slices of each of them the classifier learns from, and less than twice as many."""
 
 
 def picture_to_hu(picture: NDArray[np.uint8], ends: tuple[float, float] = LUNG_WINDOW_HU) -> NDArray[np.int16]:
@@ -259,6 +267,19 @@ def whole_series(folder: Path) -> Iterator[Slices]:
             np.full(len(hu), number),
             np.full(len(hu), SHOWN_TO_ALL),
         )
+
+
+def tumours() -> Iterator[tuple[str, Volume]]:
+    """Whole chest CTs of people with lung cancer, by name, if they were fetched."""
+    for path in sorted(TUMOURS.glob("*/")) if (TUMOURS / "ready").exists() else ():
+        yield path.name, read_folder(path)
+
+
+def some_slices(volume: Volume) -> NDArray[np.int16]:
+    """`TUMOUR_SLICES` of a whole CT and less than twice as many, evenly spaced, in HU, shape (slices, 256, 256)."""
+    hu = volume.to_lps(volume.hu)
+    step = max(1, len(hu) // TUMOUR_SLICES)
+    return np.rint(resize(hu[step // 2 :: step], (SIZE, SIZE))).astype(np.int16)
 
 
 def phantoms() -> Slices:

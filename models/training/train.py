@@ -10,22 +10,24 @@ import logging
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.session import Model
 from models.training import accuracy, covid, data, plots
 from models.training.augment import Geometry
 from models.training.export import export_committee, write_manifest
 from models.training.maps import Maps, export_classifiers
-from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at
+from models.training.networks import Committee, OneForeground, UNet, cut_at
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.1.0", "lesions": "2.3.0", "covid": "2.2.0"}
+VERSIONS = {"lungs": "2.1.0", "lesions": "2.3.0", "covid": "2.3.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
@@ -72,6 +74,9 @@ def lesion_pools(folder: Path) -> list[Pool]:
 
 
 def train_covid(folder: Path, models: Path) -> None:
+    tumours = list(data.tumours())
+    if not tumours:
+        raise SystemExit("The chest CTs of tumours are missing, which the classifier learns from; run `make tumours`.")
     pair = (
         Model(load_manifest(models / "lungs", "lungs"), threads=1),
         Model(load_manifest(models / "lesions", "lesions"), threads=1),
@@ -85,22 +90,49 @@ def train_covid(folder: Path, models: Path) -> None:
             ("other figures", covid.figures(folder, "other"), False, 3.0),
             ("CLAHE patients", clahe.hu[::8], True, 0.6),
             ("MedSeg slices", medseg.hu, True, 0.2),
-            ("series without COVID-19", series, False, 0.6),
+            ("series without COVID-19", series, False, 0.4),
             ("HU slices", hu.hu, False, 0.2),
+            *((name, data.some_slices(volume), False, 0.8 / len(tumours)) for name, volume in tumours),
         )
     ]
     positive, negative = (cases for cases, _ in sources[:2])
     maps = Maps(models / "lesions" / "model.onnx", covid.SIZE)
-    classifiers, judged = [], []
-    for embedded in zip(*(covid.embed(maps, cases, share) for cases, share in sources), strict=True):
-        classifier = Classifier(embedded[0].views.shape[-1])
-        judged.append(covid.cross_validate(classifier, list(embedded)))
-        covid.fit(classifier, list(embedded))
-        classifiers.append(classifier)
+    # The sources as each of the lesion networks sees them.
+    seen = list(zip(*(covid.embed(maps, cases, share) for cases, share in sources), strict=True))
+    judged = [covid.cross_validate(embedded) for embedded in seen]
     yes, no = (np.mean(logits, axis=0) for logits in zip(*judged, strict=True))
     logits = np.concatenate([yes, no])
     truth = np.arange(len(logits)) < len(yes)
     slope, intercept = covid.platt(logits, truth)
+
+    def publish(target: Path, without: str, accuracy: str) -> None:
+        """Write a classifier that has not seen the source of a name."""
+        known = [number for number, (cases, _) in enumerate(sources) if cases.name != without]
+        classifiers = [covid.fit([embedded[number] for number in known]) for embedded in seen]
+        export_classifiers(maps, classifiers, target / "model.onnx")
+        write_manifest(
+            target,
+            role="covid",
+            name="Committee of lesion networks on lungs",
+            version=VERSIONS["covid"],
+            accuracy=accuracy,
+            inputs=asdict(covid.INPUT),
+            output={
+                "activation": "sigmoid",
+                "classes": ["COVID-19"],
+                "aggregation": {"slices": 16, "spaced_over": "lesions", "quantile": 0.75},
+                "calibration": {"slope": round(slope, 4), "intercept": round(intercept, 4)},
+            },
+        )
+
+    unseen = {}
+    for name, volume in tumours:
+        with TemporaryDirectory() as temporary:
+            for role in ("lungs", "lesions"):
+                (Path(temporary) / role).symlink_to((models / role).resolve())
+            (Path(temporary) / "covid").mkdir()
+            publish(Path(temporary) / "covid", name, "of one that has not seen a tumour, to measure that")
+            unseen[name] = round(Analyzer(Path(temporary)).analyze(volume).covid_probability, 3)
     trivial = covid.linear_auc(*(covid.trivial_features(folder, kind) for kind in ("covid", "other")))
     lesions = auc(positive.features[:, 0].numpy(), negative.features[:, 0].numpy())
     distribution = covid.linear_auc(positive.features.double().numpy(), negative.features.double().numpy())
@@ -118,27 +150,18 @@ def train_covid(folder: Path, models: Path) -> None:
             "other called COVID-19": int((probability[~truth] > 0.5).sum()),
             "other called other": int((probability[~truth] <= 0.5).sum()),
         },
+        "probability_of_tumours_unseen": unseen,
     }
     log.info("%s", figures)
     target = models / "covid"
-    export_classifiers(maps, classifiers, target / "model.onnx")
+    publish(
+        target,
+        "",
+        f"AUC {figures['auc']} for COVID-19 against other figures (UCSD COVID-CT, {len(yes)} and {len(no)}, "
+        f"cross-validated, {date.today()}); shape and brightness alone {figures['auc_of_trivial_features']}",
+    )
     (target / "cross_validation.json").write_text(json.dumps(figures, indent=2) + "\n")
     plots.reliability(probability, truth, target / "reliability.png")
-    write_manifest(
-        target,
-        role="covid",
-        name="Committee of lesion networks on lungs",
-        version=VERSIONS["covid"],
-        accuracy=f"AUC {figures['auc']} for COVID-19 against other figures (UCSD COVID-CT, {len(yes)} and {len(no)}, "
-        f"cross-validated, {date.today()}); shape and brightness alone {figures['auc_of_trivial_features']}",
-        inputs=asdict(covid.INPUT),
-        output={
-            "activation": "sigmoid",
-            "classes": ["COVID-19"],
-            "aggregation": {"slices": 16, "quantile": 0.75},
-            "calibration": {"slope": round(slope, 4), "intercept": round(intercept, 4)},
-        },
-    )
 
 
 def untrained_networks() -> list[UNet]:

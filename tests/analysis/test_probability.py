@@ -5,8 +5,8 @@ import pytest
 
 from covid_ct.analysis.distribution import distribution
 from covid_ct.analysis.findings import LesionKind, Side
-from covid_ct.analysis.probability import aggregate, covid_probability, evenly_spaced
-from covid_ct.inference.manifest import FEATURES, Aggregation, Calibration, load_manifest
+from covid_ct.analysis.probability import aggregate, covid_probability, evenly_spaced, slice_weights
+from covid_ct.inference.manifest import FEATURES, Calibration, load_manifest
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from tests.inference import tiny_models
@@ -16,22 +16,57 @@ SHAPE = (20, 64, 64)
 
 def test_the_quantile_of_the_logits_is_calibrated():
     probabilities = np.array([0.1, 0.2, 0.9], np.float32)
-    assert aggregate(probabilities, Aggregation(3, 0.5), None) == pytest.approx(0.2)
-    assert aggregate(probabilities, Aggregation(3, 1.0), None) == pytest.approx(0.9)
-    calibrated = aggregate(probabilities, Aggregation(3, 0.5), Calibration(2.0, 1.0))
+    assert aggregate(probabilities, 0.5, None) == pytest.approx(0.2)
+    assert aggregate(probabilities, 1.0, None) == pytest.approx(0.9)
+    calibrated = aggregate(probabilities, 0.5, Calibration(2.0, 1.0))
     assert calibrated == pytest.approx(1 / (1 + math.exp(-(2 * math.log(0.25) + 1))), rel=1e-5)
 
 
 @pytest.mark.parametrize("certain", [0.0, 1.0])
 def test_a_certain_network_makes_no_infinity(certain):
-    value = aggregate(np.array([certain], np.float32), Aggregation(1, 0.5), Calibration(1e6, 0.0))
+    value = aggregate(np.array([certain], np.float32), 0.5, Calibration(1e6, 0.0))
     assert value == pytest.approx(certain, abs=1e-6)
 
 
 def test_slices_are_evenly_spaced():
-    assert evenly_spaced(np.arange(10, 20), 2).tolist() == [12, 17]
-    assert evenly_spaced(np.arange(3), 8).tolist() == [0, 1, 2]
-    assert evenly_spaced(np.arange(5), 5).tolist() == [0, 1, 2, 3, 4]
+    assert evenly_spaced(np.array([0.0] * 10 + [1.0] * 10 + [0.0]), 2).tolist() == [12, 17]
+    assert evenly_spaced(np.ones(3), 6).tolist() == [0, 0, 1, 1, 2, 2]
+    assert evenly_spaced(np.ones(5), 5).tolist() == [0, 1, 2, 3, 4]
+    assert evenly_spaced(np.array([0.0, 1.0, 0.0, 3.0, 0.0]), 4).tolist() == [1, 3, 3, 3]
+
+
+def test_slices_spaced_over_the_lungs_are_those_with_lung(lungs):
+    lungs[:4] = 0
+    lesions = np.zeros(SHAPE, np.uint8)
+    lesions[10, 20:30, 10:20] = LesionKind.GROUND_GLASS
+    assert slice_weights(lungs, lesions, "lungs").tolist() == [0] * 4 + [1] * 16
+
+
+def test_slices_spaced_over_lesions_are_where_lesions_are(lungs):
+    lesions = np.zeros(SHAPE, np.uint8)
+    lesions[10:12, 12:48, 7:28] = LesionKind.GROUND_GLASS
+    lesions[15, 12:48, 7:28] = LesionKind.CONSOLIDATION
+    chosen = evenly_spaced(slice_weights(lungs, lesions, "lesions"), 12).tolist()
+    assert [chosen.count(index) for index in (10, 11, 15)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("pixels", [0, 3])
+def test_slices_spaced_over_hardly_any_lesion_are_all_over_the_lungs(lungs, pixels):
+    lesions = np.zeros(SHAPE, np.uint8)
+    lesions[10, 20, 10 : 10 + pixels] = LesionKind.GROUND_GLASS
+    chosen = evenly_spaced(slice_weights(lungs, lesions, "lesions"), 10).tolist()
+    assert len(set(chosen)) == 10
+
+
+@pytest.mark.parametrize(("spaced_over", "expected"), [("lungs", 0.5), ("lesions", 1 / (1 + math.exp(-1)))])
+def test_a_series_is_judged_by_the_slices_that_its_manifest_wants(tmp_path, lungs, spaced_over, expected):
+    """The network answers with the share of consolidation, which one slice of twenty shows."""
+    lesions = np.zeros(SHAPE, np.uint8)
+    lesions[7, 12:48, 7:28] = LesionKind.CONSOLIDATION
+    content = tiny_models.manifest("covid", features=["consolidation_share", "lower"])
+    content["output"]["aggregation"] = {"slices": 16, "spaced_over": spaced_over, "quantile": 0.5}
+    hu = np.full(SHAPE, -800, np.int16)
+    assert classify(tmp_path, content, tiny_models.covid_by_feature(2), hu, lungs, lesions) == pytest.approx(expected)
 
 
 def features(lungs, lesions):

@@ -47,7 +47,7 @@ def test_a_good_manifest_is_read(tmp_path):
     assert manifest.input.clip_hu == (-1024, 600)
     assert manifest.input.interpolation == "area"
     assert manifest.input.finest_mm is None
-    assert manifest.output.aggregation == Aggregation(8, 0.5)
+    assert manifest.output.aggregation == Aggregation(8, "lungs", 0.5)
     assert manifest.output.calibration == Calibration(2, -0.5)
     assert manifest.output.channels == 1
 
@@ -108,6 +108,7 @@ def test_a_wrong_entry_is_named(tmp_path, path, value):
         ("output.aggregation", None),
         ("output.aggregation", {"slices": 0, "quantile": 0.5}),
         ("output.aggregation", {"slices": 3, "quantile": 1.5}),
+        ("output.aggregation", {"slices": 3, "quantile": 0.5, "spaced_over": "heart"}),
         ("output.calibration", {"slope": 1}),
         ("features", ["lesion_ratio", "lesion_ratio"]),
         ("features", ["age"]),

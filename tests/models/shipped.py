@@ -9,12 +9,12 @@ from pydicom.uid import generate_uid
 
 from covid_ct.phantom import Phantom
 from covid_ct.series.volume import Volume
-from models.training.accuracy import TUMOURS
+from models.training.data import TUMOURS
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 
-needs_tumours = pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make unseen`")
+needs_tumours = pytest.mark.skipif(not (TUMOURS / "ready").exists(), reason="needs `make tumours`")
 
 
 def volume_of(phantom: Phantom) -> Volume:

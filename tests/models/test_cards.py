@@ -40,6 +40,13 @@ def test_the_classifiers_card_holds_what_its_training_left():
     assert card_figure("covid", "COVID-19 against other, AUC", "figures") == pytest.approx(figures["auc"], abs=5e-4)
 
 
+def test_the_classifiers_card_holds_what_tumours_had_that_it_had_not_seen():
+    figures = json.loads((MODELS / "covid" / "cross_validation.json").read_text())
+    assert len(figures["probability_of_tumours_unseen"]) == 3
+    for name, probability in figures["probability_of_tumours_unseen"].items():
+        assert card_figure("covid", "COVID-19 probability", name) == pytest.approx(probability, abs=5e-4)
+
+
 @pytest.mark.parametrize("role", ["lungs", "lesions"])
 def test_the_cards_hold_what_the_cross_validation_left(role):
     _, rows = kept_figures(MODELS, role)
@@ -101,7 +108,9 @@ def findings():
 
 @needs_data
 def test_covid_19_is_ranked_above_healthy_and_tumour(findings):
+    figures = json.loads((MODELS / "covid" / "cross_validation.json").read_text())
     others = [findings[name].covid_probability for name in ("healthy", "tumour-8mm")]
+    others += figures["probability_of_tumours_unseen"].values()
     assert findings["covid-positive"].covid_probability > max(others)
 
 

@@ -8,11 +8,11 @@ import pytest
 from scipy import ndimage
 
 from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.analysis.findings import Findings
 from covid_ct.results.pictures import in_lung_window
 from covid_ct.series.folder import read_folder
 from covid_ct.series.volume import AIR_HU, Volume
-from models.training.accuracy import tumours
-from models.training.data import picture_to_hu
+from models.training.data import picture_to_hu, tumours
 from tests.models.shipped import DATA, MODELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")]
@@ -89,6 +89,17 @@ def others_see_it(volume: Volume) -> Iterator[tuple[str, Volume]]:
     yield "8-bit lung window", with_hu(volume, picture_to_hu(in_lung_window(volume.hu)))
 
 
+def milder(volume: Volume, findings: Findings, share: float) -> Volume:
+    """The slices without lesion, and so many of those with some that they are a share of all that show lung."""
+    lung, lesion = (np.count_nonzero(labels, axis=(1, 2)) for labels in (findings.lungs, findings.lesions))
+    others = np.flatnonzero(lesion == 0)
+    with_lesion = np.flatnonzero(lesion)
+    count = round(share / (1 - share) * np.count_nonzero(lung[others]))
+    kept = with_lesion[((np.arange(count) + 0.5) / count * len(with_lesion)).astype(int)]
+    chosen = np.sort(np.concatenate([others, kept]))
+    return Volume(volume.hu[chosen], volume.affine, tuple(volume.headers[index] for index in chosen))
+
+
 def findings_of(
     analyzer: Analyzer, volume: Volume, changes: Callable[[Volume], Iterator[tuple[str, Volume]]]
 ) -> dict[str, tuple[float, float]]:
@@ -118,6 +129,14 @@ def test_covid_19_is_ranked_above_healthy_and_tumour_however_they_are_taken(anal
     # Of larger tumours more is marked than of a mild pneumonia.
     larger = {name: findings_of(analyzer, volume, others_see_it) for name, volume in tumours()}
     assert all(probability < lowest[0] for seen in larger.values() for probability, _ in seen.values()), larger
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.3])
+def test_covid_19_is_ranked_above_the_others_however_few_slices_show_it(analyzer, volumes, share):
+    positive, *others = volumes.values()
+    mild = milder(positive, analyzer.analyze(positive), share)
+    found = [analyzer.analyze(volume).covid_probability for volume in [mild, *others, *dict(tumours()).values()]]
+    assert found[0] > max(found[1:]), found
 
 
 def test_covid_19_is_ranked_above_the_others_where_all_are_taken_badly(analyzer, volumes):

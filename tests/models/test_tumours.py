@@ -1,9 +1,9 @@
-"""Chest CTs of tumours with sharp kernels, which no training saw."""
+"""Chest CTs of tumours with sharp kernels, of which the training of the classifier saw some slices."""
 
 import pytest
 
 from covid_ct.analysis.analyzer import Analyzer
-from models.training.accuracy import tumours
+from models.training.data import tumours
 from tests.models.shipped import MODELS, needs_tumours
 
 pytestmark = [pytest.mark.slow, needs_tumours]

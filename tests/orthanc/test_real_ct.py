@@ -9,7 +9,7 @@ import pytest
 
 from covid_ct.library import Analyzer, analyze_folder
 from covid_ct.series.folder import read_folder
-from models.training.accuracy import TUMOURS
+from models.training.data import TUMOURS
 from tests.models.shipped import needs_tumours
 from tests.orthanc.driving import result_files, upload, wait_for_job
 from tests.results.conftest import dciodvfy

@@ -98,12 +98,16 @@ class Aggregation:
     Attributes
     ----------
     slices: int
-        Number of slices asked, evenly spaced over the lungs; fewer where the series has fewer.
+        Number of slices asked.
+    spaced_over: str
+        What they are evenly spaced over: "lungs", from the lowest slice that shows any to the highest, or "lesions", by
+        their volume, so that the series is judged by what is ill of it, as a figure in a paper shows that.
     quantile: float
         Quantile, 0-1, of their logits that stands for the series.
     """
 
     slices: int
+    spaced_over: Literal["lungs", "lesions"]
     quantile: float
 
 
@@ -348,7 +352,11 @@ def _read_output(section: Section, role: Role) -> ModelOutput:
     if section.get("aggregation") is not None:
         inner = section.section("aggregation")
         aggregation = Aggregation(
-            slices=inner.integer("slices", 1, 10_000), quantile=inner.number("quantile", 0.0, 1.0)
+            slices=inner.integer("slices", 1, 10_000),
+            spaced_over=cast(
+                Any, inner.choice("spaced_over", ("lungs", "lesions")) if "spaced_over" in inner else "lungs"
+            ),
+            quantile=inner.number("quantile", 0.0, 1.0),
         )
         inner.finish()
     if section.get("calibration") is not None:
