@@ -7,8 +7,10 @@ training starts from into models/training/weights (not in the repository).
 import argparse
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +21,12 @@ from numpy.typing import NDArray
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.session import Model
+from covid_ct.series.volume import Volume
 from models.training import accuracy, covid, data, plots
 from models.training.augment import Geometry
 from models.training.export import export_committee, write_manifest
 from models.training.maps import Maps, export_classifiers
-from models.training.networks import Committee, OneForeground, UNet, cut_at
+from models.training.networks import Classifier, Committee, OneForeground, UNet, cut_at
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
@@ -73,6 +76,55 @@ def lesion_pools(folder: Path) -> list[Pool]:
     ]
 
 
+def classifier_cases(
+    folder: Path, tumours: Sequence[tuple[str, Volume]], pair: tuple[Model, Model]
+) -> list[tuple[covid.Cases, float]]:
+    """What the classifier learns from, and the share of each source; the two kinds of figures first."""
+    series = np.concatenate([one.hu[::3] for one in data.whole_series(folder)])
+    sources: list[tuple[str, NDArray[np.int16], bool, float]] = [
+        ("COVID-19 figures", covid.figures(folder, "covid"), True, 3.0),
+        ("other figures", covid.figures(folder, "other"), False, 3.0),
+        ("CLAHE patients", data.clahe_slices(folder).hu[::8], True, 0.6),
+        ("MedSeg slices", data.medseg_slices(folder).hu, True, 0.2),
+        ("series without COVID-19", series, False, 0.4),
+        ("HU slices", data.hu_slices(folder).hu, False, 0.2),
+        *((name, data.some_slices(volume), False, 0.8 / len(tumours)) for name, volume in tumours),
+    ]
+    return [(covid.make_cases(name, images, is_covid, pair), share) for name, images, is_covid, share in sources]
+
+
+def publish_classifier(
+    maps: Maps, classifiers: Sequence[Classifier], calibration: tuple[float, float], target: Path, measured: str
+) -> None:
+    """Write the ONNX file and the manifest of a classifier."""
+    export_classifiers(maps, classifiers, target / "model.onnx")
+    slope, intercept = calibration
+    write_manifest(
+        target,
+        role="covid",
+        name="Committee of lesion networks on lungs",
+        version=VERSIONS["covid"],
+        accuracy=measured,
+        inputs=asdict(covid.INPUT),
+        output={
+            "activation": "sigmoid",
+            "classes": ["COVID-19"],
+            "aggregation": {"slices": 16, "spaced_over": "lesions", "quantile": 0.75},
+            "calibration": {"slope": round(slope, 4), "intercept": round(intercept, 4)},
+        },
+    )
+
+
+def probability_with(models: Path, volume: Volume, publish: Callable[[Path], None]) -> float:
+    """Probability of a series by the models of a folder, but for the classifier, which is published for this alone."""
+    with TemporaryDirectory() as temporary:
+        for role in ("lungs", "lesions"):
+            (Path(temporary) / role).symlink_to((models / role).resolve())
+        (Path(temporary) / "covid").mkdir()
+        publish(Path(temporary) / "covid")
+        return Analyzer(Path(temporary)).analyze(volume).covid_probability
+
+
 def train_covid(folder: Path, models: Path) -> None:
     tumours = list(data.tumours())
     if not tumours:
@@ -81,20 +133,7 @@ def train_covid(folder: Path, models: Path) -> None:
         Model(load_manifest(models / "lungs", "lungs"), threads=1),
         Model(load_manifest(models / "lesions", "lesions"), threads=1),
     )
-    clahe, medseg, hu = data.clahe_slices(folder), data.medseg_slices(folder), data.hu_slices(folder)
-    series = np.concatenate([one.hu[::3] for one in data.whole_series(folder)])
-    sources = [
-        (covid.make_cases(name, images, is_covid, pair), share)
-        for name, images, is_covid, share in (
-            ("COVID-19 figures", covid.figures(folder, "covid"), True, 3.0),
-            ("other figures", covid.figures(folder, "other"), False, 3.0),
-            ("CLAHE patients", clahe.hu[::8], True, 0.6),
-            ("MedSeg slices", medseg.hu, True, 0.2),
-            ("series without COVID-19", series, False, 0.4),
-            ("HU slices", hu.hu, False, 0.2),
-            *((name, data.some_slices(volume), False, 0.8 / len(tumours)) for name, volume in tumours),
-        )
-    ]
+    sources = classifier_cases(folder, tumours, pair)
     positive, negative = (cases for cases, _ in sources[:2])
     maps = Maps(models / "lesions" / "model.onnx", covid.SIZE)
     # The sources as each of the lesion networks sees them.
@@ -105,34 +144,12 @@ def train_covid(folder: Path, models: Path) -> None:
     truth = np.arange(len(logits)) < len(yes)
     slope, intercept = covid.platt(logits, truth)
 
-    def publish(target: Path, without: str, accuracy: str) -> None:
-        """Write a classifier that has not seen the source of a name."""
+    def publish(target: Path, measured: str = "not measured", without: str = "") -> None:
+        """Write the classifier that learned from all sources but the one of a name."""
         known = [number for number, (cases, _) in enumerate(sources) if cases.name != without]
         classifiers = [covid.fit([embedded[number] for number in known]) for embedded in seen]
-        export_classifiers(maps, classifiers, target / "model.onnx")
-        write_manifest(
-            target,
-            role="covid",
-            name="Committee of lesion networks on lungs",
-            version=VERSIONS["covid"],
-            accuracy=accuracy,
-            inputs=asdict(covid.INPUT),
-            output={
-                "activation": "sigmoid",
-                "classes": ["COVID-19"],
-                "aggregation": {"slices": 16, "spaced_over": "lesions", "quantile": 0.75},
-                "calibration": {"slope": round(slope, 4), "intercept": round(intercept, 4)},
-            },
-        )
+        publish_classifier(maps, classifiers, (slope, intercept), target, measured)
 
-    unseen = {}
-    for name, volume in tumours:
-        with TemporaryDirectory() as temporary:
-            for role in ("lungs", "lesions"):
-                (Path(temporary) / role).symlink_to((models / role).resolve())
-            (Path(temporary) / "covid").mkdir()
-            publish(Path(temporary) / "covid", name, "of one that has not seen a tumour, to measure that")
-            unseen[name] = round(Analyzer(Path(temporary)).analyze(volume).covid_probability, 3)
     trivial = covid.linear_auc(*(covid.trivial_features(folder, kind) for kind in ("covid", "other")))
     lesions = auc(positive.features[:, 0].numpy(), negative.features[:, 0].numpy())
     distribution = covid.linear_auc(positive.features.double().numpy(), negative.features.double().numpy())
@@ -150,13 +167,14 @@ def train_covid(folder: Path, models: Path) -> None:
             "other called COVID-19": int((probability[~truth] > 0.5).sum()),
             "other called other": int((probability[~truth] <= 0.5).sum()),
         },
-        "probability_of_tumours_unseen": unseen,
+        "probability_of_tumours_unseen": {
+            name: round(probability_with(models, volume, partial(publish, without=name)), 3) for name, volume in tumours
+        },
     }
     log.info("%s", figures)
     target = models / "covid"
     publish(
         target,
-        "",
         f"AUC {figures['auc']} for COVID-19 against other figures (UCSD COVID-CT, {len(yes)} and {len(no)}, "
         f"cross-validated, {date.today()}); shape and brightness alone {figures['auc_of_trivial_features']}",
     )
