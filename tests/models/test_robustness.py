@@ -121,6 +121,11 @@ def volumes() -> dict[str, Volume]:
     return {name: read_folder(DATA / "series" / name) for name in SERIES}
 
 
+@pytest.fixture(scope="module")
+def as_they_are(analyzer, volumes) -> dict[str, Findings]:
+    return {name: analyzer.analyze(volume) for name, volume in (*volumes.items(), *tumours())}
+
+
 def test_covid_19_is_ranked_above_healthy_and_tumour_however_they_are_taken(analyzer, volumes):
     found = {name: findings_of(analyzer, volume, others_see_it) for name, volume in volumes.items()}
     lowest = np.min(list(found["covid-positive"].values()), axis=0)
@@ -132,11 +137,10 @@ def test_covid_19_is_ranked_above_healthy_and_tumour_however_they_are_taken(anal
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.3])
-def test_covid_19_is_ranked_above_the_others_however_few_slices_show_it(analyzer, volumes, share):
-    positive, *others = volumes.values()
-    mild = milder(positive, analyzer.analyze(positive), share)
-    found = [analyzer.analyze(volume).covid_probability for volume in [mild, *others, *dict(tumours()).values()]]
-    assert found[0] > max(found[1:]), found
+def test_covid_19_is_ranked_above_the_others_however_few_slices_show_it(analyzer, volumes, as_they_are, share):
+    mild = milder(volumes["covid-positive"], as_they_are["covid-positive"], share)
+    others = [findings.covid_probability for name, findings in as_they_are.items() if name != "covid-positive"]
+    assert analyzer.analyze(mild).covid_probability > max(others)
 
 
 def test_covid_19_is_ranked_above_the_others_where_all_are_taken_badly(analyzer, volumes):
