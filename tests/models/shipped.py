@@ -1,7 +1,9 @@
 """Where the shipped models are, what their cards promise, and how a phantom becomes a volume."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
@@ -9,6 +11,7 @@ from pydicom.uid import generate_uid
 
 from covid_ct.phantom import Phantom
 from covid_ct.series.volume import Volume
+from models.training.accuracy import CROSS_VALIDATION
 from models.training.data import TUMOURS
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -21,6 +24,12 @@ def volume_of(phantom: Phantom) -> Volume:
     header = Dataset()
     header.SeriesInstanceUID = generate_uid(entropy_srcs=["phantom"])
     return Volume(phantom.hu, phantom.affine, (header,) * len(phantom.hu))
+
+
+def figures_of_classifier() -> dict[str, Any]:
+    """What the training of the classifier measured on what its units had not seen."""
+    figures: dict[str, Any] = json.loads((MODELS / "covid" / CROSS_VALIDATION).read_text())
+    return figures
 
 
 def card_figure(role: str, measure: str, data: str) -> float:

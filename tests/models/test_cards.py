@@ -9,7 +9,7 @@ from covid_ct.inference.manifest import load_manifest
 from covid_ct.inference.session import Model
 from covid_ct.series.folder import read_folder
 from models.training.accuracy import cross_validate, kept_figures, measure_shipped
-from tests.models.shipped import DATA, MODELS, card_figure
+from tests.models.shipped import DATA, MODELS, card_figure, figures_of_classifier
 
 STEP = 6
 """Every so manieth slice of the CLAHE patients is measured; neighbours are much alike."""
@@ -35,13 +35,13 @@ def test_each_card_names_the_version_of_its_model(role):
 
 
 def test_the_classifiers_card_holds_what_its_training_left():
-    figures = json.loads((MODELS / "covid" / "cross_validation.json").read_text())
+    figures = figures_of_classifier()
     assert figures["lesions_sha256"] == load_manifest(MODELS / "lesions", "lesions").sha256
     assert card_figure("covid", "COVID-19 against other, AUC", "figures") == pytest.approx(figures["auc"], abs=5e-4)
 
 
 def test_the_classifiers_card_holds_what_tumours_had_that_it_had_not_seen():
-    figures = json.loads((MODELS / "covid" / "cross_validation.json").read_text())
+    figures = figures_of_classifier()
     assert len(figures["probability_of_tumours_unseen"]) == 3
     for name, probability in figures["probability_of_tumours_unseen"].items():
         assert card_figure("covid", "COVID-19 probability", name) == pytest.approx(probability, abs=5e-4)
@@ -108,9 +108,8 @@ def findings():
 
 @needs_data
 def test_covid_19_is_ranked_above_healthy_and_tumour(findings):
-    figures = json.loads((MODELS / "covid" / "cross_validation.json").read_text())
     others = [findings[name].covid_probability for name in ("healthy", "tumour-8mm")]
-    others += figures["probability_of_tumours_unseen"].values()
+    others += figures_of_classifier()["probability_of_tumours_unseen"].values()
     assert findings["covid-positive"].covid_probability > max(others)
 
 

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covid_ct.analysis.distribution import distribution
-from covid_ct.inference.manifest import FEATURES, Calibration
+from covid_ct.inference.manifest import FEATURES, Calibration, SpacedOver
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.session import Model
 from covid_ct.inference.windows import to_tensor
@@ -82,16 +81,14 @@ def covid_probability(model: Model, scan: Scan, lesions: NDArray[np.uint8], tick
     return aggregate(np.repeat(np.concatenate(answers), times), output.aggregation.quantile, output.calibration)
 
 
-def slice_weights(
-    lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], spaced_over: Literal["lungs", "lesions"]
-) -> NDArray[np.float64]:
+def slice_weights(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], spaced_over: SpacedOver) -> NDArray[np.float64]:
     """How much each slice counts where slices are spaced evenly, shape (slices,).
 
     Parameters
     ----------
     lungs, lesions: NDArray[np.uint8]
         Label maps, shape (slices, rows, columns).
-    spaced_over: str
+    spaced_over: SpacedOver
         "lungs": every slice with lung alike. "lesions": by its area of lesion, and `LUNG_WEIGHT` of that of its lung.
     """
     # Plane by plane, NumPy counts many times faster than along an axis.

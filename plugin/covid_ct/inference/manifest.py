@@ -13,6 +13,7 @@ from covid_ct.inference.preprocessing import Interpolation
 from covid_ct.inference.section import Section
 
 Role = Literal["lungs", "lesions", "covid"]
+SpacedOver = Literal["lungs", "lesions"]
 
 MANIFEST_NAME = "model.json"
 
@@ -99,15 +100,15 @@ class Aggregation:
     ----------
     slices: int
         Number of slices asked.
-    spaced_over: str
-        What they are evenly spaced over: "lungs", from the lowest slice that shows any to the highest, or "lesions", by
-        their volume, so that the series is judged by what is ill of it, as a figure in a paper shows that.
+    spaced_over: SpacedOver
+        What they are evenly spaced over: "lungs", all slices that show any, or "lesions", by their volume, so that the
+        series is judged by what is ill of it, as a figure in a paper shows that.
     quantile: float
         Quantile, 0-1, of their logits that stands for the series.
     """
 
     slices: int
-    spaced_over: Literal["lungs", "lesions"]
+    spaced_over: SpacedOver
     quantile: float
 
 
@@ -354,7 +355,7 @@ def _read_output(section: Section, role: Role) -> ModelOutput:
         aggregation = Aggregation(
             slices=inner.integer("slices", 1, 10_000),
             spaced_over=cast(
-                Any, inner.choice("spaced_over", ("lungs", "lesions")) if "spaced_over" in inner else "lungs"
+                SpacedOver, inner.choice("spaced_over", ("lungs", "lesions")) if "spaced_over" in inner else "lungs"
             ),
             quantile=inner.number("quantile", 0.0, 1.0),
         )
