@@ -20,12 +20,12 @@ The steps one by one are `covid_ct.series.folder.read_folder`, `Analyzer.analyze
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.findings import Findings
-from covid_ct.results.objects import build_results, write_result
+from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
 from covid_ct.series.folder import read_folder
 
 __all__ = ["FINDINGS_FILE", "Analyzer", "Findings", "analyze_folder"]
@@ -69,10 +69,15 @@ def analyze_folder(
         Raised if the results cannot be written.
     """
     volume = read_folder(folder, series_uid=series_uid)
-    findings = analyzer.analyze(volume, progress)
-    output.mkdir(parents=True, exist_ok=True)
-    for result in build_results(volume, findings, {"models": analyzer.fingerprint}):
-        write_result(result.dataset, output / result.name)
+    builder = ResultBuilder(volume, analyzer.identities, {"models": analyzer.fingerprint})
+
+    def write(results: Iterable[ResultObject]) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            write_result(result.dataset, output / result.name)
+
+    findings = analyzer.analyze(volume, progress, segmented=lambda maps: write(builder.images(maps)))
+    write(builder.documents(findings))
     document = json.dumps({"Series": volume.series_uid, **findings.to_dict()}, indent=1)
     (output / FINDINGS_FILE).write_text(document + "\n", encoding="utf-8")
     return findings

@@ -120,17 +120,36 @@ def test_healthy_lungs_have_no_lesion(analyzer):
 def test_progress_ascends_through_the_stages(analyzer):
     seen = []
     analyzer.analyze(chest.volume(), lambda stage, fraction: seen.append((stage, fraction)))
-    assert list(dict.fromkeys(stage for stage, _ in seen)) == ["lungs", "lesions", "probability", "measuring"]
+    assert list(dict.fromkeys(stage for stage, _ in seen)) == ["lungs", "lesions", "probability"]
     fractions = [fraction for _, fraction in seen]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0, 1)
 
 
-@pytest.mark.parametrize("stage", ["lungs", "lesions", "probability", "measuring"])
+@pytest.mark.parametrize("stage", ["lungs", "lesions", "probability"])
 def test_an_analysis_is_cancelled_at_any_stage(analyzer, stage):
     stop = threading.Event()
     with pytest.raises(AnalysisCancelled, match=r"1\.2\.3\.4"):
         analyzer.analyze(chest.volume(), lambda now, _: stop.set() if now == stage else None, stop.is_set)
+
+
+def test_the_maps_are_final_when_they_are_shown(analyzer):
+    shown = []
+    findings = analyzer.analyze(
+        chest.volume(), segmented=lambda maps: shown.append((maps.lungs.copy(), maps.lesions.copy()))
+    )
+    [(lungs, lesions)] = shown
+    np.testing.assert_array_equal(lungs, findings.lungs)
+    np.testing.assert_array_equal(lesions, findings.lesions)
+    assert lesions.any()
+
+
+def test_whoever_is_shown_the_maps_and_fails_ends_the_analysis(analyzer):
+    def fail(_maps):
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        analyzer.analyze(chest.volume(), segmented=fail)
 
 
 def test_nan_on_a_patient_is_a_model_error(folder, tmp_path):

@@ -38,7 +38,6 @@ STAGES = (
     "lungs",
     "lesions",
     "probability",
-    "measuring",
     "writing",
     "storing",
     "done",

@@ -144,6 +144,9 @@ def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: 
     awake: list[bool] = []
 
     class Watched:
+        identities = ()
+        fingerprint = ""
+
         def head_start(self, uids: list[str], affine: Any) -> Any:
             expected.extend(uids)
             return self
@@ -157,7 +160,7 @@ def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: 
         def offer(self, image: Volume) -> None:
             offered.append(image.headers[0].SOPInstanceUID)
 
-        def analyze(self, volume: Volume, progress: object, cancelled: object, head_start: object) -> None:
+        def analyze(self, volume: Volume, _progress: object, _cancelled: object, head_start: object, _: object) -> None:
             assert head_start is self
             assert expected == [header.SOPInstanceUID for header in volume.headers]
             assert sorted(offered) == sorted(expected)

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covid_ct.analysis.edges import join_edges, trim_edge
-from covid_ct.analysis.findings import Findings, ModelIdentity
+from covid_ct.analysis.findings import Findings, LabelMaps, ModelIdentity
 from covid_ct.analysis.head_start import HeadStart
 from covid_ct.analysis.lesions import find_lesions
 from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning
@@ -27,7 +28,7 @@ from covid_ct.series.volume import Volume
 ROLES: tuple[Role, ...] = ("lungs", "lesions", "covid")
 """The models of an analysis, in the order in which they run; each in the folder of its name."""
 
-STAGES = {"lungs": (0.0, 0.5), "lesions": (0.5, 0.9), "probability": (0.9, 0.95), "measuring": (0.95, 1.0)}
+STAGES = {"lungs": (0.0, 0.5), "lesions": (0.5, 0.9), "probability": (0.9, 1.0)}
 """Share of the whole, about, that each stage takes."""
 
 
@@ -121,6 +122,7 @@ class Analyzer:
         progress: Callable[[str, float], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         head_start: HeadStart | None = None,
+        segmented: Callable[[LabelMaps], None] = lambda _maps: None,
     ) -> Findings:
         """Analyse one series. The same volume gives the same findings.
 
@@ -128,12 +130,15 @@ class Analyzer:
         ----------
         volume: Volume
         progress: Callable[[str, float], None] | None
-            Called with the stage ("lungs", "lesions", "probability", "measuring") and the fraction, 0-1, of the
-            whole analysis that is done.
+            Called with the stage ("lungs", "lesions", "probability") and the fraction, 0-1, of the whole analysis that
+            is done.
         cancelled: Callable[[], bool] | None
             Asked after every batch of slices whether to stop.
         head_start: HeadStart | None
             What is known of slices that were read first; makes no difference but in time.
+        segmented: Callable[[LabelMaps], None]
+            Called on a thread of its own with the label maps, which are final, while the classifier runs. What it
+            raises ends the analysis.
 
         Returns
         -------
@@ -189,15 +194,17 @@ class Analyzer:
         trim_edge(lungs_view, lesions_view, hu, spacing[1])
         del prediction, lesion_map, grown
 
-        probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
-
-        tick = ticker("measuring")
-        measurements = measure(volume, lungs, lesions)
+        # ONNX Runtime classifies without Python's lock; what else is to be done with the maps mostly needs it.
+        with ThreadPoolExecutor(1, thread_name_prefix="covid-maps") as beside:
+            measuring = beside.submit(measure, volume, lungs, lesions)
+            others = beside.submit(segmented, LabelMaps(lungs, lesions))
+            probability = covid_probability(models["covid"], scan, lesions_view, ticker("probability"))
+            measurements = measuring.result()
+            others.result()
         oddities = (
             cut_off_warning(lungs_view, spacing[1] * spacing[2]),
             one_sided_warning(measurements.lung_volume_ml),
         )
-        tick(1.0)
         return Findings(
             lungs=lungs,
             lesions=lesions,

@@ -113,8 +113,8 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The result of one analysis.
+class LabelMaps:
+    """Where the lungs and their lesions are.
 
     Attributes
     ----------
@@ -122,6 +122,18 @@ class Findings:
         Label map on the volume's grid, shape (slices, rows, columns): 0 or a `Side`.
     lesions: NDArray[np.uint8]
         Label map on the same grid: 0 or a `LesionKind`; nonzero only where `lungs` is.
+    """
+
+    lungs: NDArray[np.uint8]
+    lesions: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Findings(LabelMaps):
+    """The result of one analysis.
+
+    Attributes
+    ----------
     measurements: Measurements
     covid_probability: float
         Probability of COVID-19 pneumonia, 0-1, of the classifier named in `models`.
@@ -131,8 +143,6 @@ class Findings:
         Sentences, the volume's first.
     """
 
-    lungs: NDArray[np.uint8]
-    lesions: NDArray[np.uint8]
     measurements: Measurements
     covid_probability: float
     models: tuple[ModelIdentity, ...]

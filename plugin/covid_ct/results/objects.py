@@ -1,13 +1,13 @@
 """All results of one analysis, in a fixed order, and how they become files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import Dataset
 
-from covid_ct.analysis.findings import Findings
+from covid_ct.analysis.findings import Findings, LabelMaps, ModelIdentity
 from covid_ct.results import encapsulated_pdf, measurement_report, overlay
 from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
@@ -30,10 +30,63 @@ class ResultObject:
     dataset: Dataset
 
 
+class ResultBuilder:
+    """Makes the result objects of one analysis, in the study of its source.
+
+    First `images`, which the label maps are enough for, then `documents`. The same source, models, version and
+    settings give the same bytes.
+
+    Parameters
+    ----------
+    volume: Volume
+    models: Sequence[ModelIdentity]
+        Of the analysis, in any order; the providers make no difference.
+    settings: Mapping[str, object], optional
+        Every setting of the analysis that changes the content of a result, by its name; values that JSON can hold.
+    """
+
+    def __init__(
+        self, volume: Volume, models: Sequence[ModelIdentity], settings: Mapping[str, object] | None = None
+    ) -> None:
+        self._volume = volume
+        self._models = {model.role: model for model in models}
+        self._uids = ResultUids.of_analysis(
+            (str(header.SOPInstanceUID) for header in volume.headers),
+            (model.sha256 for model in models),
+            settings or {},
+        )
+        self._segmentations: dict[str, Dataset] = {}
+
+    def images(self, maps: LabelMaps) -> list[ResultObject]:
+        """Segmentations of the lungs and of the lesions, each only where there is any, and the overlay series."""
+        for kind, labels, role in ((LUNGS, maps.lungs, "lungs"), (LESIONS, maps.lesions, "lesions")):
+            made = segmentation(self._volume, labels, kind, self._models[role], self._uids)
+            if made is not None:
+                self._segmentations[kind.name] = made
+        pictures = overlay.overlay_series(self._volume, maps, self._uids)
+        return _named(
+            {
+                **self._segmentations,
+                **{f"{overlay.NAME}.{picture.InstanceNumber:02}": picture for picture in pictures},
+            }
+        )
+
+    def documents(self, findings: Findings) -> list[ResultObject]:
+        """Report and measurement report, which refers to the segmentations that `images` made of the same maps."""
+        volume, uids = self._volume, self._uids
+        segmentations = list(self._segmentations.values())
+        return _named(
+            {
+                encapsulated_pdf.NAME: encapsulated_pdf.encapsulated_report(volume, findings, uids),
+                measurement_report.NAME: measurement_report.measurement_report(volume, findings, segmentations, uids),
+            }
+        )
+
+
 def build_results(
     volume: Volume, findings: Findings, settings: Mapping[str, object] | None = None
 ) -> list[ResultObject]:
-    """Make all result objects of an analysis, in the study of its source.
+    """Make all result objects of an analysis that is done, as `ResultBuilder` makes them.
 
     Parameters
     ----------
@@ -41,34 +94,13 @@ def build_results(
     findings: Findings
         On the volume's grid.
     settings: Mapping[str, object], optional
-        Every setting of the analysis that changes the content of a result, by its name; values that JSON can hold.
-
-    Returns
-    -------
-    list[ResultObject]
-        Segmentations of the lungs and of the lesions (each only where there is any), report,
-        measurement report, and the pictures of the overlay series. The same
-        source, models, version and settings give the same bytes.
     """
-    uids = ResultUids.of_analysis(
-        (str(header.SOPInstanceUID) for header in volume.headers),
-        (model.sha256 for model in findings.models),
-        settings or {},
-    )
-    models = {model.role: model for model in findings.models}
-    segmentations = {
-        LUNGS.name: segmentation(volume, findings.lungs, LUNGS, models["lungs"], uids),
-        LESIONS.name: segmentation(volume, findings.lesions, LESIONS, models["lesions"], uids),
-    }
-    present = {name: dataset for name, dataset in segmentations.items() if dataset is not None}
-    pictures = overlay.overlay_series(volume, findings, uids)
-    named = {
-        **present,
-        encapsulated_pdf.NAME: encapsulated_pdf.encapsulated_report(volume, findings, uids),
-        measurement_report.NAME: measurement_report.measurement_report(volume, findings, list(present.values()), uids),
-        **{f"{overlay.NAME}.{picture.InstanceNumber:02}": picture for picture in pictures},
-    }
-    return [ResultObject(f"{name}.dcm", dataset) for name, dataset in named.items()]
+    builder = ResultBuilder(volume, findings.models, settings)
+    return [*builder.images(findings), *builder.documents(findings)]
+
+
+def _named(datasets: Mapping[str, Dataset]) -> list[ResultObject]:
+    return [ResultObject(f"{name}.dcm", dataset) for name, dataset in datasets.items()]
 
 
 def write_result(dataset: Dataset, target: Path | BinaryIO) -> None:

@@ -16,7 +16,7 @@ from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage
 from pydicom.valuerep import format_number_as_ds
 
 from covid_ct import RESEARCH_USE_ONLY
-from covid_ct.analysis.findings import Findings
+from covid_ct.analysis.findings import LabelMaps
 from covid_ct.parallel import cores, in_parallel
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, LUNG_OUTLINE, as_jpeg, as_pixels, colored, eroded, in_lung_window
@@ -61,13 +61,13 @@ class _Grid:
     step: int
 
 
-def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list[Dataset]:
+def overlay_series(volume: Volume, maps: LabelMaps, uids: ResultUids) -> list[Dataset]:
     """Colour secondary captures of the CT in lung window, lungs outlined and lesions tinted.
 
     Parameters
     ----------
     volume: Volume
-    findings: Findings
+    maps: LabelMaps
     uids: ResultUids
 
     Returns
@@ -76,11 +76,11 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
         From head to feet through the lungs, evenly spaced, as baseline JPEG, with positions in the frame of reference
         of the CT and the CT image that each shows. Below each picture lie a legend and what it is not for.
     """
-    grid = _grid(volume, findings)
+    grid = _grid(volume, maps)
     jpegs: list[bytes] = []
     for quality in _QUALITIES:
         # Drawn anew for each quality, which is hardly ever asked, rather than all kept.
-        draw = partial(_drawn, volume=volume, findings=findings, grid=grid, quality=quality)
+        draw = partial(_drawn, volume=volume, maps=maps, grid=grid, quality=quality)
         # All before the first attribute is set: that holds Python's lock, for which pictures would wait many times.
         jpegs = list(in_parallel(draw, grid.slices, cores()))
         if sum(map(len, jpegs)) <= MAX_BYTES:
@@ -93,25 +93,24 @@ def overlay_series(volume: Volume, findings: Findings, uids: ResultUids) -> list
     ]
 
 
-def _grid(volume: Volume, findings: Findings) -> _Grid:
+def _grid(volume: Volume, maps: LabelMaps) -> _Grid:
     """Slices through the lungs at an even distance, at most `MAX_SLICES`."""
-    lungs = volume.to_lps(findings.lungs)
+    lungs = volume.to_lps(maps.lungs)
     holding = np.flatnonzero(lungs.max(axis=(1, 2)))
     lowest, highest = (int(holding[0]), int(holding[-1])) if holding.size else (0, lungs.shape[0] - 1)
     between = -(-(highest - lowest + 1) // MAX_SLICES)
     return _Grid(range(highest, lowest - 1, -between), -(-max(lungs.shape[1:]) // MAX_SIDE))
 
 
-def _drawn(index: int, volume: Volume, findings: Findings, grid: _Grid, quality: int) -> bytes:
+def _drawn(index: int, volume: Volume, maps: LabelMaps, grid: _Grid, quality: int) -> bytes:
     """Picture of a slice as JPEG."""
-    return as_jpeg(_picture(volume, findings, grid, index), quality, "4:2:2")
+    return as_jpeg(_picture(volume, maps, grid, index), quality, "4:2:2")
 
 
-def _picture(volume: Volume, findings: Findings, grid: _Grid, index: int) -> NDArray[np.uint32]:
+def _picture(volume: Volume, maps: LabelMaps, grid: _Grid, index: int) -> NDArray[np.uint32]:
     """Picture of a slice with the legend below, of an even number of columns as 4:2:2 wants them."""
     hu, lungs, lesions = (
-        volume.to_lps(array)[index, :: grid.step, :: grid.step]
-        for array in (volume.hu, findings.lungs, findings.lesions)
+        volume.to_lps(array)[index, :: grid.step, :: grid.step] for array in (volume.hu, maps.lungs, maps.lesions)
     )
     rows, columns = hu.shape
     picture = np.zeros(_shape(volume, grid), np.uint32)

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from zipfile import ZipFile
@@ -14,7 +14,7 @@ from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.head_start import HeadStart
 from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
 from covid_ct.parallel import waking_cores
-from covid_ct.results.objects import build_results, write_result
+from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
 from covid_ct.series.geometry import arrange
 from covid_ct.series.reading import read_series
 from covid_ct.server.intake import Intake
@@ -171,19 +171,19 @@ class Worker(threading.Thread):
                     cancelled=checked,
                     seen=head_start.offer,
                 )
-            with self._stage(job, "analysing"):
-                findings = self._analyzer.analyze(
-                    volume,
-                    lambda stage, fraction: self._progress(job, "analysing", fraction, stage),
-                    checked,
-                    head_start,
-                )
-        with self._stage(job, "writing"), self._outbox.filling(job.id) as archive:
-            for result in build_results(volume, findings, {"models": self._analyzer.fingerprint}):
-                with io.BytesIO() as content:
-                    write_result(result.dataset, content)
-                    archive.writestr(result.name, content.getvalue())
-            archive.writestr(FINDINGS_FILE, json.dumps(findings.to_dict()))
+            builder = ResultBuilder(volume, self._analyzer.identities, {"models": self._analyzer.fingerprint})
+            with self._outbox.filling(job.id) as archive:
+                with self._stage(job, "analysing"):
+                    findings = self._analyzer.analyze(
+                        volume,
+                        lambda stage, fraction: self._progress(job, "analysing", fraction, stage),
+                        checked,
+                        head_start,
+                        lambda maps: _put(archive, builder.images(maps)),
+                    )
+                with self._stage(job, "writing"):
+                    _put(archive, builder.documents(findings))
+                    archive.writestr(FINDINGS_FILE, json.dumps(findings.to_dict()))
 
     def _head_start(self, record: SeriesRecord) -> HeadStart:
         """What begins to analyse while the series is read, by what Orthanc's database says of its slices.
@@ -226,3 +226,11 @@ class Worker(threading.Thread):
     def _progress(self, job: Job, stage: str, fraction: float, detail: str = "") -> None:
         begin, end = SHARES[stage]
         self._jobs.advance(job.id, detail or stage, begin + (end - begin) * fraction)
+
+
+def _put(archive: ZipFile, results: Iterable[ResultObject]) -> None:
+    """Write results as DICOM files into an archive."""
+    for result in results:
+        with io.BytesIO() as content:
+            write_result(result.dataset, content)
+            archive.writestr(result.name, content.getvalue())
