@@ -20,7 +20,7 @@ The steps one by one are `covid_ct.series.folder.read_folder`, `Analyzer.analyze
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from covid_ct.analysis.analyzer import Analyzer
@@ -70,14 +70,11 @@ def analyze_folder(
     """
     volume = read_folder(folder, series_uid=series_uid)
     builder = ResultBuilder(volume, analyzer.identities, {"models": analyzer.fingerprint})
-
-    def write(results: Iterable[ResultObject]) -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        for result in results:
-            write_result(result.dataset, output / result.name)
-
-    findings = analyzer.analyze(volume, progress, segmented=lambda maps: write(builder.images(maps)))
-    write(builder.documents(findings))
+    images: list[ResultObject] = []
+    findings = analyzer.analyze(volume, progress, segmented=lambda maps: images.extend(builder.images(maps)))
+    output.mkdir(parents=True, exist_ok=True)
+    for result in (*images, *builder.documents(findings)):
+        write_result(result.dataset, output / result.name)
     document = json.dumps({"Series": volume.series_uid, **findings.to_dict()}, indent=1)
     (output / FINDINGS_FILE).write_text(document + "\n", encoding="utf-8")
     return findings

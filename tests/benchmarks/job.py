@@ -52,15 +52,12 @@ def section() -> tuple[Section, Measured]:
     return (
         new_section(
             "The whole job",
-            "From the moment when Orthanc says that the series is stable until the last result and the findings "
-            "are stored, in "
-            "seconds. Orthanc 1.10.1 with its repository configuration on loopback; `networks` is the time during "
-            "which at "
-            "least one network ran, `rest` all other time; the stages are the plugin's own log, `start` what "
-            "passes before "
-            "the first. The first network begins while the series is read. "
-            f"Median of {REPEATS} runs up to {REFERENCE} slices, one run beyond. Memory is the peak of "
-            "the process "
+            "From the moment when Orthanc says that the series is stable until the last result and the findings are "
+            "stored, in seconds. Orthanc 1.10.1 with its repository configuration on loopback; `networks` is the time "
+            "during which at least one network ran, `rest` all other time; the stages are the plugin's own log, "
+            "`start` what passes before the first. The first network begins while the series is read; segmentations "
+            "and overlay series are made, and measurements taken, while the last one runs. "
+            f"Median of {REPEATS} runs up to {REFERENCE} slices, one run beyond. Memory is the peak of the process "
             "beyond idle Orthanc with the models loaded.",
             table(
                 [
