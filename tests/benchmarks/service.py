@@ -10,7 +10,7 @@ from pathlib import Path
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.results import overlay
-from covid_ct.results.objects import build_results, write_result
+from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
 from covid_ct.series.folder import decode
 from covid_ct.series.reading import read_series
 from tests.benchmarks.job import REFERENCE
@@ -157,8 +157,11 @@ def _dimse(server: WatchedServer, series: str, analyzer: Analyzer, port: int) ->
 def _analyse(analyzer: Analyzer, volume, folder: Path) -> list[Path]:  # type: ignore[no-untyped-def]
     """Findings and results as files."""
     folder.mkdir(parents=True, exist_ok=True)
+    builder = ResultBuilder(volume, analyzer.identities)
+    images: list[ResultObject] = []
+    findings = analyzer.analyze(volume, segmented=lambda maps: images.extend(builder.images(maps)))
     paths = []
-    for result in build_results(volume, analyzer.analyze(volume)):
+    for result in (*images, *builder.documents(findings)):
         paths.append(folder / result.name)
         write_result(result.dataset, paths[-1])
     return paths
