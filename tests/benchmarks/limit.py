@@ -11,7 +11,7 @@ MATRIX = 512
 GRID_CELLS = 256 * 256
 """Cells of a slice on the networks' grids."""
 
-RESULT_BYTES = 22_000_000
+RESULT_BYTES = 30_000_000
 """About what the results of a series of `REFERENCE` slices hold: a bit for each voxel of the SEGs' frames, and the
 pictures."""
 
