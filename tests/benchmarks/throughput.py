@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from covid_ct.parallel import cores
 from tests.benchmarks.job import REFERENCE
+from tests.benchmarks.limit import RESULT_BYTES
 from tests.benchmarks.report import Section, current_load, new_section, table
 from tests.benchmarks.series import phantom_series, renamed
 from tests.benchmarks.servers import moment, watched_server
@@ -59,6 +60,6 @@ def section(workers: Sequence[int] = (1, 2)) -> Section:
         f"{DAY * SLICES_OF_A_DAY * 512 * 512 * 2 / 1e12:.1f} TB a day, "
         f"{DAY * SLICES_OF_A_DAY * 512 * 512 * 2 / 86400e6:.0f} "
         "MB/s on average, which storage and network have to carry whoever analyses them; the results add about "
-        f"{22 * DAY / 1e6:.2f} TB. This is arithmetic from the table above; no such network was run.",
+        f"{RESULT_BYTES * DAY / 1e12:.2f} TB. This is arithmetic from the table above; no such network was run.",
         load_before=load,
     )
