@@ -21,9 +21,11 @@ site.addsitedir(str(PACKAGES))
 try:
     from covid_ct.server.application import Application
     from covid_ct.server.routes import PATHS
-except ImportError as error:
-    # An exception here would stop Orthanc.
-    orthanc.LogError(f"covid-ct is not loaded, a Python package is missing or broken: {error}. Looked in {PACKAGES}.")
+except Exception as error:  # noqa: BLE001 - an exception here would stop Orthanc
+    orthanc.LogError(
+        f"covid-ct is not loaded, a Python package is missing or broken: {type(error).__name__}: {error}. "
+        f"Looked in {PACKAGES}."
+    )
     PATHS = {}
 else:
     application = Application(orthanc)

@@ -197,11 +197,11 @@ def check_product(installation: Installation) -> Iterator[Finding]:
     from covid_ct.analysis.analyzer import Analyzer
     from covid_ct.errors import CovidCtError
     from covid_ct.inference.providers import CPU, TENSORRT
-    from covid_ct.server.configuration import PROVIDERS, read_configuration
+    from covid_ct.server.configuration import PROVIDERS, configuration_folder, read_configuration
 
     values = installation.files.values
     try:
-        configuration = read_configuration(values)
+        configuration = read_configuration(values, configuration_folder(installation.files.path))
     except CovidCtError as error:
         yield wrong(str(error))
         return
@@ -231,7 +231,6 @@ def check_product(installation: Installation) -> Iterator[Finding]:
 
 def check_folder(installation: Installation, folder: Path) -> Iterator[Finding]:
     """Whether the one who runs Orthanc may write the state folder, and has room there."""
-    folder = installation.files.resolve(str(folder))
     existing = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
     storage = installation.files.resolve(str(installation.files.values.get("StorageDirectory", "OrthancStorage")))
     # Orthanc's storage belongs to whoever runs it.

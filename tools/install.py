@@ -178,6 +178,10 @@ def put_program(prefix: Path, wheels: Path | None, added: list[str], text: str) 
     for name in ("plugin", "models"):
         shutil.copytree(REPOSITORY / name, new / name, ignore=skipped, copy_function=shutil.copyfile)
     shutil.copyfile(REPOSITORY / "LICENSE", new / "LICENSE")
+    for path in new.rglob("*"):
+        if path.is_dir():
+            # A copied folder has the mode of its source, which may be for root's eyes only.
+            path.chmod(0o755)
     record = {"debian_packages": sorted({*record.get("debian_packages", []), *added})} | {
         "configuration": record.get("configuration", text)
     }

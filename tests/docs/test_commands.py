@@ -76,7 +76,7 @@ def test_every_key_is_listed_once_with_its_default_and_range() -> None:
     }
     assert len(plain) == 7
     for key, default in plain.items():
-        assert read_configuration({SECTION: {key: default}}) == read_configuration({}), key
+        assert read_configuration({SECTION: {key: default}}, REPOSITORY) == read_configuration({}, REPOSITORY), key
     ranges = {key: tuple(map(int, kind.split("–"))) for key, kind, _ in rows if "–" in kind}
     assert len(ranges) == 4
     for key, (low, high) in ranges.items():

@@ -51,6 +51,9 @@ class FakeOrthanc:
     def GetConfiguration(self) -> str:
         return json.dumps(self.configuration)
 
+    def GetConfigurationPath(self) -> str:
+        return "/etc"
+
     def RegisterOnChangeCallback(self, callback: Callable[[int, int, str], None]) -> None:
         self.on_change = callback
 

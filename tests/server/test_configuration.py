@@ -4,22 +4,22 @@ from typing import Any
 
 import pytest
 
-from covid_ct.server.configuration import KEYS, REPOSITORY, ConfigurationError, read_configuration
+from covid_ct.server.configuration import KEYS, REPOSITORY, ConfigurationError, configuration_folder, read_configuration
 from tools.orthanc_configuration import read_json_with_comments
 from tools.orthanc_server import CONFIGURATION
 
 
 def test_defaults() -> None:
-    read = read_configuration({})
+    read = read_configuration({}, Path("/etc/orthanc"))
     assert read.automatic
     assert read.aet_titles == ("COVIDAET",)
     assert read.models_folder == REPOSITORY / "models"
-    assert read.state_folder == Path("OrthancStorage/covid-ct")
+    assert read.state_folder == Path("/etc/orthanc/OrthancStorage/covid-ct")
 
 
 def test_the_shipped_configuration_is_right_and_safe() -> None:
     shipped = read_json_with_comments(CONFIGURATION)
-    assert read_configuration(shipped).series_rules.min_slices == 16
+    assert read_configuration(shipped, CONFIGURATION.parent).series_rules.min_slices == 16
     assert shipped["RemoteAccessAllowed"] is False
     assert shipped["DicomCheckModalityHost"] is True
     assert not any(shipped[f"DicomAlwaysAllow{what}"] for what in ("Echo", "Store", "Find", "Get"))
@@ -29,7 +29,7 @@ def test_what_is_commented_out_needs_no_more_than_its_slashes_removed(tmp_path: 
     whole = tmp_path / "orthanc.json"
     whole.write_text(re.sub(r'^( *)// (?=")', r"\1", CONFIGURATION.read_text(), flags=re.MULTILINE))
     configured = read_json_with_comments(whole)
-    read = read_configuration(configured)
+    read = read_configuration(configured, CONFIGURATION.parent)
     assert read.destinations == ("pacs",)
     assert set(read.destinations) <= set(configured["DicomModalities"])
     assert set(configured["CovidCt"]) == KEYS, "every key is shown"
@@ -41,7 +41,7 @@ def test_all_keys() -> None:
         "Automatic": False, "AETitles": [], "Destinations": ["pacs"], "SeriesRules": {"MinSlices": 30}, "Workers": 2,
         "Threads": 4, "Providers": ["CUDA", "CPU"], "ModelTimeout": 5, "ModelsFolder": "/m", "StateFolder": "/s",
     }  # fmt: skip
-    read = read_configuration({"CovidCt": section, "StorageDirectory": "/x"})
+    read = read_configuration({"CovidCt": section, "StorageDirectory": "/x"}, None)
     assert (read.workers, read.threads, read.model_timeout, read.series_rules.min_slices) == (2, 4, 5, 30)
     assert read.providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
     assert (read.models_folder, read.state_folder) == (Path("/m"), Path("/s"))
@@ -64,7 +64,7 @@ def test_all_keys() -> None:
     ],
 )  # fmt: skip
 def test_postgresql_is_where_orthancs_index_is(section: dict[str, Any], settings: dict[str, str] | None) -> None:
-    assert read_configuration({"PostgreSQL": section}).postgresql == settings
+    assert read_configuration({"PostgreSQL": section}, Path("/x")).postgresql == settings
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,39 @@ def test_postgresql_is_where_orthancs_index_is(section: dict[str, Any], settings
         ({"ModelTimeout": 0}, "1 to 86400"),
         ({"SeriesRules": {"MinSlice": 3}}, "MinSlices"),
         ({"SeriesRules": {"MinSlices": -3}}, "positive"),
+        ({"SeriesRules": {"MaxSlices": 1e3}}, "whole number"),
+        ({"SeriesRules": {"MaxVoxels": 4e7}}, "whole number"),
         ({"ModelsFolder": 3}, "text"),
     ],
 )
 def test_wrong_values_are_named(section: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        read_configuration({"CovidCt": section})
+        read_configuration({"CovidCt": section}, Path("/x"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, "StorageDirectory"),
+        ({"StorageDirectory": "db"}, "StorageDirectory"),
+        ({"StorageDirectory": "/x", "CovidCt": {"ModelsFolder": "m"}}, "CovidCt.ModelsFolder"),
+        ({"StorageDirectory": "/x", "CovidCt": {"StateFolder": "s"}}, "CovidCt.StateFolder"),
+    ],
+)
+def test_a_path_that_starts_nobody_knows_where_is_named(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f'"{key}" must be an absolute path'):
+        read_configuration(changes, None)
+
+
+def test_relative_paths_start_from_the_folder_of_the_configuration_file(tmp_path: Path) -> None:
+    file = tmp_path / "orthanc.json"
+    file.touch()
+    folder = configuration_folder(file)
+    read = read_configuration({"StorageDirectory": "db", "CovidCt": {"ModelsFolder": "m"}}, folder)
+    assert (read.models_folder, read.state_folder) == (tmp_path / "m", tmp_path / "db/covid-ct")
+    assert configuration_folder(tmp_path) is None
+
+
+def test_revisions_that_orthanc_would_check_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="CheckRevisions"):
+        read_configuration({"CheckRevisions": True}, Path("/x"))

@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from covid_ct.server.listener import CHANGES_MARK
+from covid_ct.server.listener import CHANGES_MARK, MOST_FAILURES
 from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
 from covid_ct.server.requests import JobsRequest
 from tests.series.images import encode, make_series
@@ -78,8 +78,48 @@ def test_the_sweep_lets_go_of_a_series_that_orthanc_cannot_read(hospital: Hospit
 
     monkeypatch.setattr(Pacs, "image_tags", lost)
     hospital.database.set_mark(CHANGES_MARK, 0)
-    assert not hospital.listener().sweep()
+    listener = hospital.listener()
+    assert [listener.sweep() for _ in range(MOST_FAILURES)] == [True] * (MOST_FAILURES - 1) + [False]
     assert hospital.database.mark(CHANGES_MARK) == len(hospital.orthanc.changes)
+
+
+def test_a_series_that_orthanc_cannot_read_for_a_while_is_considered_later(hospital: Hospital, monkeypatch) -> None:
+    tags, failures = Pacs.image_tags, [NotFoundError("the storage does not answer")]
+
+    def at_last(pacs: Pacs, record: SeriesRecord) -> Mapping[str, Any]:
+        if failures:
+            raise failures.pop()
+        return tags(pacs, record)
+
+    monkeypatch.setattr(Pacs, "image_tags", at_last)
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    listener = hospital.listener()
+    assert listener.sweep()
+    assert not listener.sweep()
+    assert [job.series for job in hospital.jobs.select(JobsRequest())] == [hospital.series]
+
+
+def test_one_bad_series_keeps_no_other_from_being_considered(hospital: Hospital, monkeypatch) -> None:
+    other = make_series(20)
+    for image in other:
+        image.SeriesInstanceUID += ".1"
+        image.SOPInstanceUID += ".1"
+        hospital.orthanc.store(encode([image])[0])
+    bad = min(hospital.pacs.series_of_instances(list(hospital.orthanc.instances)))
+    tags = Pacs.image_tags
+
+    def fail_for_one(pacs: Pacs, record: SeriesRecord) -> Mapping[str, Any]:
+        if record.id == bad:
+            raise ValueError("what nobody thought of")
+        return tags(pacs, record)
+
+    monkeypatch.setattr(Pacs, "image_tags", fail_for_one)
+    hospital.database.set_mark(CHANGES_MARK, 0)
+    listener = hospital.listener()
+    assert listener.sweep(), "it is tried again"
+    assert bad not in [job.series for job in hospital.jobs.select(JobsRequest())]
+    assert len(hospital.jobs.select(JobsRequest())) == 1
+    assert hospital.database.mark(CHANGES_MARK) < len(hospital.orthanc.changes), "also after a restart"
 
 
 def test_each_change_is_read_once_however_long_a_series_arrives(hospital: Hospital, monkeypatch) -> None:

@@ -1,10 +1,12 @@
 import contextlib
 import errno
+import io
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -13,7 +15,8 @@ from covid_ct.series.volume import Volume
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.outbox import Outbox
-from covid_ct.server.pacs import StoreError
+from covid_ct.server.pacs import NotFoundError, StoreError
+from covid_ct.server.requests import JobsRequest
 from covid_ct.server.worker import FINDINGS_FILE, NICENESS, Worker
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
@@ -45,6 +48,15 @@ def work(worker: Worker) -> None:
     worker.start()
     worker.join(30.0)
     assert not worker.is_alive()
+
+
+def archive_of(files: Mapping[str, bytes]) -> bytes:
+    """Finished results as the outbox keeps them."""
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 def one_turn(worker: Worker, analyse: Callable[[Job], None]) -> None:
@@ -89,9 +101,7 @@ def test_finished_results_are_stored_without_another_analysis(
 ) -> None:
     job = hospital.intake.ask(hospital.series, Trigger.REST)
     stored = next(iter(hospital.orthanc.instances.values()))
-    with outbox.filling(job.id) as archive:
-        archive.writestr("report.pdf.dcm", stored)
-        archive.writestr(FINDINGS_FILE, '{"covid_probability": 0.5}')
+    outbox.put(job.id, archive_of({"report.pdf.dcm": stored, FINDINGS_FILE: b'{"covid_probability": 0.5}'}))
 
     def store(job: Job) -> None:
         Worker._store(worker, job)
@@ -113,9 +123,7 @@ def test_results_of_a_deleted_series_are_not_waited_with(
     result = make_series(1)[0]
     result.SeriesInstanceUID += ".7"
     result.SOPInstanceUID += ".7"
-    with outbox.filling(job.id) as archive:
-        archive.writestr("report.pdf.dcm", encode([result])[0])
-        archive.writestr(FINDINGS_FILE, "{}")
+    outbox.put(job.id, archive_of({"report.pdf.dcm": encode([result])[0], FINDINGS_FILE: b"{}"}))
 
     def delete(*_: object) -> bytes:
         for instance in list(hospital.orthanc.instances):
@@ -135,6 +143,52 @@ def test_results_of_a_deleted_series_are_not_waited_with(
     work(worker)
     assert (hospital.jobs[job.id].state, hospital.jobs[job.id].reason) == (State.FAILURE, "SeriesChanged")
     assert not outbox.of(job.id).exists()
+
+
+def test_what_the_storage_does_not_give_for_a_while_is_tried_again(worker: Worker, hospital: Hospital) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+
+    def unreadable(_: Job) -> None:
+        raise NotFoundError("Instance x is no longer stored in Orthanc.")
+
+    one_turn(worker, unreadable)
+    ended = hospital.jobs[job.id]
+    assert (ended.state, ended.reason) == (State.RETRY, "InternalError")
+    assert "Instance x" in ended.error
+
+
+def test_results_that_the_disk_damaged_are_made_anew(worker: Worker, hospital: Hospital, outbox: Outbox) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    content = bytearray(archive_of({"report.pdf.dcm": b"content" * 9, FINDINGS_FILE: b"{}"}))
+    content[content.index(b"content")] ^= 1
+    outbox.put(job.id, bytes(content))
+
+    def store(job: Job) -> None:
+        worker.stop()
+        Worker._store(worker, job)
+
+    worker._store = store  # type: ignore[method-assign]
+    work(worker)
+    assert hospital.jobs[job.id].state == State.RETRY
+    assert not outbox.of(job.id).exists()
+
+
+def test_who_sent_a_series_gets_the_results_of_what_is_left_of_it(worker: Worker, hospital: Hospital) -> None:
+    hospital.orthanc.modalities["ct"] = {"AET": "CT1", "Host": "192.0.2.1"}
+    for instance in hospital.orthanc.instances:
+        for name, value in (("CalledAET", "COVIDAET"), ("RemoteAET", "CT1"), ("RemoteIP", "192.0.2.1")):
+            hospital.orthanc.metadata[instance, name] = value
+    job = hospital.intake.consider(hospital.series)
+    assert job is not None
+
+    def delete_one(_: Job) -> None:
+        hospital.orthanc.delete(next(iter(hospital.orthanc.instances)))
+        raise NotFoundError("gone")
+
+    one_turn(worker, delete_one)
+    assert hospital.jobs[job.id].reason == "SeriesChanged"
+    (other,) = (one for one in hospital.jobs.select(JobsRequest()) if one.id != job.id)
+    assert [delivery.destination for delivery in hospital.deliveries.of_job(other.id)] == ["ct"]
 
 
 def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: Hospital) -> None:

@@ -7,6 +7,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -14,7 +15,7 @@ import onnxruntime
 from covid_ct import RESEARCH_USE_ONLY, __version__
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.errors import CovidCtError
-from covid_ct.server.configuration import PROVIDERS, Configuration, read_configuration
+from covid_ct.server.configuration import PROVIDERS, Configuration, configuration_folder, read_configuration
 from covid_ct.server.database import Database, SqliteDatabase
 from covid_ct.server.deliveries import Courier, DeliveryStore
 from covid_ct.server.intake import Intake
@@ -59,7 +60,9 @@ class Application:
         self._analysis: _Analysis | None = None
         self._problem = ""
         try:
-            configuration = read_configuration(json.loads(orthanc.GetConfiguration()))
+            configuration = read_configuration(
+                json.loads(orthanc.GetConfiguration()), configuration_folder(Path(orthanc.GetConfigurationPath()))
+            )
             self._analysis = _Analysis(orthanc, self._pacs, configuration)
         except Exception as error:  # noqa: BLE001 - an exception here would stop Orthanc
             expected = isinstance(error, CovidCtError | OSError)

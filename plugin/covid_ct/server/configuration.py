@@ -92,23 +92,39 @@ PROVIDERS = {
 """Names in the configuration and ONNX Runtime's names of the same."""
 
 
-def read_configuration(orthanc: Mapping[str, Any]) -> Configuration:
+def configuration_folder(path: Path) -> Path | None:
+    """Where relative paths of Orthanc's configuration start.
+
+    Parameters
+    ----------
+    path: Path
+        What `orthanc.GetConfigurationPath()` gives. Where Orthanc reads a folder of files, that is the folder above it
+        (1.10.1), so that nothing is known.
+    """
+    return path.parent.absolute() if path.is_file() else None
+
+
+def read_configuration(orthanc: Mapping[str, Any], folder: Path | None) -> Configuration:
     """Settings from Orthanc's whole configuration.
 
     Parameters
     ----------
     orthanc: Mapping
         What `orthanc.GetConfiguration()` gives, parsed.
+    folder: Path | None
+        Where relative paths start, or None where nobody knows.
 
     Raises
     ------
     ConfigurationError
-        If a key is unknown or a value has the wrong type; the sentence names it.
+        If a key is unknown, a value has the wrong type, or a path starts nobody knows where; the sentence names it.
     """
     section = orthanc.get(SECTION, {})
     if not isinstance(section, Mapping):
         raise ConfigurationError(f'"{SECTION}" in the configuration must be an object {{…}}.')
-    storage = Path(orthanc.get("StorageDirectory", STORAGE_DEFAULT))
+    if orthanc.get("CheckRevisions", False):
+        # The plugin's API cannot say which revision of the findings it renews.
+        raise ConfigurationError('"CheckRevisions" in Orthanc\'s configuration must be false for this plugin.')
     state_folder = _text(section, "StateFolder")
     models_folder = _text(section, "ModelsFolder")
     if unknown := sorted(set(section) - KEYS):
@@ -116,8 +132,14 @@ def read_configuration(orthanc: Mapping[str, Any]) -> Configuration:
             f'"{SECTION}" in the configuration has no key "{unknown[0]}"; it has {", ".join(sorted(KEYS))}.'
         )
     return Configuration(
-        models_folder=Path(models_folder) if models_folder else REPOSITORY / "models",
-        state_folder=Path(state_folder) if state_folder else storage / "covid-ct",
+        models_folder=(
+            _path(models_folder, f"{SECTION}.ModelsFolder", folder) if models_folder else REPOSITORY / "models"
+        ),
+        state_folder=(
+            _path(state_folder, f"{SECTION}.StateFolder", folder)
+            if state_folder
+            else _path(orthanc.get("StorageDirectory", STORAGE_DEFAULT), "StorageDirectory", folder) / "covid-ct"
+        ),
         automatic=_flag(section, "Automatic", default=True),
         aet_titles=_texts(section, "AETitles", ("COVIDAET",)),
         destinations=_texts(section, "Destinations", ()),
@@ -152,6 +174,14 @@ def _text(section: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise _wrong(key, value, "a text")
     return value
+
+
+def _path(text: str, key: str, folder: Path | None) -> Path:
+    if folder is None and not Path(text).is_absolute():
+        raise ConfigurationError(
+            f'"{key}" must be an absolute path where Orthanc reads a folder of configuration files, not {text!r}.'
+        )
+    return (folder or Path()) / text
 
 
 def _texts(section: Mapping[str, Any], key: str, default: tuple[str, ...]) -> tuple[str, ...]:
@@ -189,8 +219,9 @@ def _series_rules(value: object) -> SeriesRules:
     for key, number in value.items():
         if key not in names:
             raise _wrong("SeriesRules", key, f"an object with the keys {', '.join(names)}")
-        if isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:
-            raise _wrong(f"SeriesRules.{key}", number, "a positive number")
+        whole = names[key].type is int
+        if isinstance(number, bool) or not isinstance(number, int if whole else int | float) or number <= 0:
+            raise _wrong(f"SeriesRules.{key}", number, f"a positive {'whole ' if whole else ''}number")
         given[names[key].name] = number
     return SeriesRules(**given)
 

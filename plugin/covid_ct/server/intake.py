@@ -144,13 +144,18 @@ class Intake:
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
         """Why the headers in Orthanc's database forbid the analysis of a series, or nothing."""
         rules = self.configuration.series_rules
-        image = self.pacs.image_tags(record)
         try:
+            image = self.pacs.image_tags(record)
             check_series(series_header(record, image), rules)
             # Only now all slices: there may have been far too many.
             arrange(record.uid, list(self.pacs.slice_headers(record, image).values()), rules)
         except SeriesRefused as refusal:
             return refusal
+        except RecursionError:
+            return SeriesRefused(
+                Reason.BAD_HEADER,
+                f"The attributes of series {record.uid} are nested too deeply to be read; send it from its source.",
+            )
         return None
 
     def _job(self, record: SeriesRecord, trigger: Trigger) -> Job:

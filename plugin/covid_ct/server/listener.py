@@ -3,10 +3,11 @@
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from covid_ct.server.database import Database
+from covid_ct.server.database import Database, DatabaseError
 from covid_ct.server.intake import Intake
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.pacs import AT_ONCE, NotFoundError, Pacs, SeriesChangingError
@@ -16,6 +17,9 @@ CHANGES_MARK = "changes"
 
 CHANGES_PAGE = AT_ONCE
 """Changes read at a time."""
+
+MOST_FAILURES = 3
+"""Sweeps in which a series may fail to be considered before it is given up."""
 
 SWEEP_S = 60.0
 """How often, in seconds, Orthanc's list of changes is read for series whose event was lost."""
@@ -58,6 +62,8 @@ class Listener(threading.Thread):
         self._read_to: int | None = None
         # Series that are still to be considered, with a change from which on all that came to each is told.
         self._arriving: dict[str, int] = {}
+        # In how many sweeps each of them failed.
+        self._failures: Counter[str] = Counter()
 
     def stable(self, series: str) -> None:
         """Take note that a series is stable; returns at once."""
@@ -101,6 +107,7 @@ class Listener(threading.Thread):
         for series in list(self._arriving):
             if not self._stop_asked.is_set() and self._settled(series):
                 del self._arriving[series]
+                self._failures.pop(series, None)
         self._database.set_mark(CHANGES_MARK, min(self._arriving.values(), default=self._read_to + 1) - 1)
         return bool(self._arriving)
 
@@ -116,19 +123,27 @@ class Listener(threading.Thread):
                 since = self._read_to = page[-1].sequence
 
     def _settled(self, series: str) -> bool:
-        """Whether nothing remains to be done for a series: it was considered or is gone, not still arriving."""
+        """Whether nothing remains to be done for a series: it was considered, is gone, or failed for good."""
         try:
             record = self._pacs.series(series)
-            # After a restart, or where another Orthanc receives it, a series counts as stable while it arrives.
-            quiet_s = (datetime.now(UTC) - record.updated).total_seconds()
-            if not record.stable or quiet_s < self._stable_age:
-                return False
+        except NotFoundError:
+            self._log(f"Series {series} was deleted before it was considered")
+            return True
+        # After a restart, or where another Orthanc receives it, a series counts as stable while it arrives.
+        quiet_s = (datetime.now(UTC) - record.updated).total_seconds()
+        if not record.stable or quiet_s < self._stable_age:
+            return False
+        try:
             self._intake.consider(series)
         except SeriesChangingError:
             # The next sweep sees what it has become.
             return False
-        except NotFoundError:
-            self._log(f"Series {series} was deleted before it was considered")
+        except DatabaseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad series must not keep all later ones from being considered
+            self._failures[series] += 1
+            self._log(f"Series {series} could not be considered: {type(error).__name__}: {error}")
+            return self._failures[series] >= MOST_FAILURES
         return True
 
     def _carefully(self, action: Callable[[str], object], resource: str) -> object:

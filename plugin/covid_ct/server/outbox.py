@@ -2,11 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZipFile
 
 from covid_ct.server.jobs import State
 
@@ -30,15 +29,20 @@ class Outbox:
         """The archive of a job's finished results; exists once they are all there."""
         return self.folder / f"{job_id}.zip"
 
-    @contextmanager
-    def filling(self, job_id: str) -> Iterator[ZipFile]:
-        """An archive to write results into, which becomes the job's at the end of the block."""
-        unfinished = self.folder / f"{job_id}.unfinished"
+    def put(self, job_id: str, archive: bytes | memoryview) -> None:
+        """Keep the archive of a job's finished results, all of it or nothing.
+
+        Raises
+        ------
+        OSError
+            Raised if there is no room.
+        """
+        # A name of its own: another Orthanc may have taken the job over, and write the same.
+        unfinished = self.folder / f"{job_id}.{uuid.uuid4().hex}.unfinished"
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with unfinished.open("wb") as file:
-                with ZipFile(file, "w") as archive:
-                    yield archive
+                file.write(archive)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.rename(self.of(job_id))
@@ -61,8 +65,8 @@ class Outbox:
             uses the same folder.
         """
         for path in self.folder.glob("*"):
-            state = state_of(path.stem)
-            if state in (None, State.SUCCESS) or (path != self.of(path.stem) and state != State.RUNNING):
+            state = state_of(path.name.partition(".")[0])
+            if state in (None, State.SUCCESS) or (path.suffix != ".zip" and state != State.RUNNING):
                 # Earlier versions kept a folder for each job.
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,9 @@ FINDINGS_ATTACHMENT = 4217
 
 ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 """Orthanc's identifiers of patients, studies, series and instances."""
+
+DICOM_UID = re.compile(r"[0-9.]{1,64}")
+"""What may be a DICOM UID."""
 
 AT_ONCE = 100
 """Instances that are asked for together; a call for thousands would keep other threads waiting."""
@@ -124,11 +128,11 @@ class Pacs:
         return self._find(identifier, "studies", self._orthanc.LookupStudy)
 
     def _find(self, identifier: str, level: str, lookup: Any) -> str:
-        try:
-            found = identifier if ORTHANC_ID.fullmatch(identifier) else lookup(identifier)
-        except self._orthanc.OrthancException:
+        found = identifier if ORTHANC_ID.fullmatch(identifier) else None
+        if DICOM_UID.fullmatch(identifier):
             # Of an unknown UID some versions make nothing, others an internal error.
-            found = None
+            with suppress(self._orthanc.OrthancException):
+                found = lookup(identifier)
         if not found or not self._exists(level, found):
             raise NotFoundError(f"Orthanc holds nothing under /{level} with the identifier {identifier}.")
         return str(found)
@@ -426,7 +430,8 @@ def _addresses(host: str) -> set[str]:
     """The addresses of a host by name or address."""
     try:
         return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
-    except OSError:
+    except (OSError, ValueError):
+        # Of some that are no names, such as "10.0.0..5", Python says so by a UnicodeError.
         return {host}
 
 

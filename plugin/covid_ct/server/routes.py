@@ -207,6 +207,8 @@ class Routes:
             self._send(output, HTTPStatus.INSUFFICIENT_STORAGE, f"Jobs cannot be kept: {error}.")
         except (RuntimeError, CancelledError):
             # The desk takes no more work once Orthanc stops.
+            if not self._stopped.is_set():
+                raise
             self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "Orthanc is stopping.")
         else:
             output.AnswerBuffer(json.dumps(document, indent=1), "application/json")

@@ -52,6 +52,9 @@ class Orthanc(Protocol):
     def GetConfiguration(self) -> str:  # noqa: N802
         """Orthanc's whole configuration as JSON."""
 
+    def GetConfigurationPath(self) -> str:  # noqa: N802
+        """Path of Orthanc's configuration file; of a folder of files, that of the folder above."""
+
     def RegisterOnChangeCallback(self, callback: OnChange) -> None:  # noqa: N802
         """Have a callback told of changes, one at a time, on a thread of Orthanc's."""
 

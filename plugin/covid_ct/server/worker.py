@@ -6,9 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.head_start import HeadStart
@@ -116,8 +116,8 @@ class Worker(threading.Thread):
             self._jobs.fail(job.id, Failure.CANCELLED, f"The analysis of series {job.series_uid} was cancelled.")
         except SeriesRefused as refusal:
             self._jobs.fail(job.id, refusal.reason, str(refusal))
-        except NotFoundError:
-            self._series_gone(job)
+        except NotFoundError as error:
+            self._not_found(job, error)
         except ModelError as error:
             self._jobs.fail(job.id, Failure.MODEL_ERROR, f"Series {job.series_uid}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever a job meets, Orthanc and the other jobs go on
@@ -131,8 +131,15 @@ class Worker(threading.Thread):
         self._metrics.count()
         self._log(f"Job {job.id}: {ended.state} after {time.monotonic() - begin:.1f} s {ended.reason}".rstrip())
 
-    def _series_gone(self, job: Job) -> None:
+    def _not_found(self, job: Job, error: NotFoundError) -> None:
         """End a job whose series lost or gained instances, and have the series as it is now analysed."""
+        with suppress(NotFoundError):
+            if self._intake.is_current(job):
+                # Orthanc's storage may fail for a while.
+                self._jobs.retry_later(
+                    job, Failure.INTERNAL_ERROR, f"Orthanc did not give all of series {job.series_uid}: {error}"
+                )
+                return
         self._outbox.empty(job.id)
         self._jobs.fail(
             job.id,
@@ -141,16 +148,23 @@ class Worker(threading.Thread):
             "what there is of it now is a new analysis.",
         )
         try:
-            self._intake.ask(
-                job.series, job.trigger
-            ) if job.trigger != Trigger.STABLE_SERIES else self._intake.consider(job.series)
+            if job.trigger in (Trigger.REST, Trigger.SENT_TO_AET):
+                self._intake.ask(job.series, job.trigger)
+            else:
+                # Who sent it gets the results.
+                self._intake.consider(job.series)
         except NotFoundError:
             self._log(f"Job {job.id}: series {job.series} was deleted")
 
     def _do(self, job: Job) -> None:
         if not self._outbox.of(job.id).exists():
             self._analyse(job)
-        self._store(job)
+        try:
+            self._store(job)
+        except BadZipFile:
+            # What a disk damaged is made anew by the next attempt.
+            self._outbox.empty(job.id)
+            raise
 
     def _analyse(self, job: Job) -> None:
         record = self._pacs.series(job.series)
@@ -172,7 +186,7 @@ class Worker(threading.Thread):
                     seen=head_start.offer,
                 )
             builder = ResultBuilder(volume, self._analyzer.identities, {"models": self._analyzer.fingerprint})
-            with self._outbox.filling(job.id) as archive:
+            with io.BytesIO() as buffer, ZipFile(buffer, "w") as archive:
                 with self._stage(job, "analysing"):
                     findings = self._analyzer.analyze(
                         volume,
@@ -184,6 +198,9 @@ class Worker(threading.Thread):
                 with self._stage(job, "writing"):
                     _put(archive, builder.documents(findings))
                     archive.writestr(FINDINGS_FILE, json.dumps(findings.to_dict()))
+                    archive.close()
+                    with buffer.getbuffer() as content:
+                        self._outbox.put(job.id, content)
 
     def _head_start(self, record: SeriesRecord) -> HeadStart:
         """What begins to analyse while the series is read, by what Orthanc's database says of its slices.
