@@ -81,17 +81,17 @@ def test_every_key_is_listed_once_with_its_default_and_range() -> None:
     assert len(ranges) == 4
     for key, (low, high) in ranges.items():
         for number in (low, high):
-            read_configuration({SECTION: {key: number}})
+            read_configuration({SECTION: {key: number}}, REPOSITORY)
         for number in (low - 1, high + 1):
             with pytest.raises(ConfigurationError, match=key):
-                read_configuration({SECTION: {key: number}})
+                read_configuration({SECTION: {key: number}}, REPOSITORY)
 
 
 def test_every_rule_is_listed_once_with_its_default() -> None:
     rows = re.findall(r"^\| `([A-Z]\w+)` \| (\d+) \|", SERIES_RULES, re.MULTILINE)
     assert len(rows) == len(fields(SeriesRules)) == len(dict(rows))
     rules = {key: int(default) for key, default in rows}
-    assert read_configuration({SECTION: {"SeriesRules": rules}}).series_rules == SeriesRules()
+    assert read_configuration({SECTION: {"SeriesRules": rules}}, REPOSITORY).series_rules == SeriesRules()
 
 
 def test_the_shipped_configuration_shows_every_key() -> None:

@@ -59,7 +59,7 @@ def check(configuration: dict[str, Any]) -> None:
             assert set(value) <= SECTIONS[key]
         elif key != "CovidCt":
             assert key in known, key
-    read_configuration(configuration)
+    read_configuration(configuration, REPOSITORY)
 
 
 def dockerfile_environment() -> dict[str, str]:

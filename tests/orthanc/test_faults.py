@@ -23,7 +23,7 @@ from tests.inference import tiny_models
 from tests.orthanc.driving import ORTHANC_ROOT, ended_in_order, wait_for_job
 from tests.orthanc.faults import Tried
 from tests.orthanc.series import coarse, encode, renamed, upload_images
-from tools.orthanc_server import OrthancError, OrthancServer
+from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer
 
 Images = list[Dataset]
 
@@ -346,6 +346,19 @@ def test_bad_models_are_found_at_start(
     assert server.get("/system")["ApiVersion"]
     assert status["Problem"] in server.log.read_text(errors="replace")
     tried(f"Start with {what}", "Orthanc runs, analysis is off, log, status and `POST` (503) say why")
+
+
+@pytest.mark.parametrize("file", ["covid_ct/results/report.py", "covid_ct/server/routes.py"])
+def test_a_damaged_package(start: Callable[..., OrthancServer], tmp_path: Path, tried: Tried, file: str) -> None:
+    """Zeros, as a power cut leaves them; Orthanc would end on an exception here."""
+    shutil.copytree(REPOSITORY / "plugin", tmp_path / "plugin", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".venv").symlink_to(REPOSITORY / ".venv")
+    damaged = tmp_path / "plugin" / file
+    damaged.write_bytes(b"\0" * damaged.stat().st_size)
+    server = start(PythonScript=str(tmp_path / "plugin/covid.py"))
+    assert server.get("/system")["ApiVersion"]
+    assert "covid-ct is not loaded" in server.log.read_text(errors="replace")
+    tried("Start with a Python file that a power cut left full of zeros", "Orthanc runs, the log says what is broken")
 
 
 def test_a_read_only_models_folder(

@@ -78,6 +78,8 @@ class FakeOrthanc:
         return self._lookup(self._study, "StudyInstanceUID", uid)
 
     def _lookup(self, identify: Callable[[pydicom.Dataset], str], keyword: str, uid: str) -> str:
+        if "\0" in uid:
+            raise ValueError("embedded null character")
         for header in self.headers.values():
             if header[keyword].value == uid:
                 return identify(header)

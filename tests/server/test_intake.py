@@ -59,6 +59,8 @@ def test_a_sender_is_known_by_title_and_address(hospital: Hospital) -> None:
     hospital.orthanc.metadata |= {(instance, "RemoteAET"): "CT1", (instance, "RemoteIP"): "192.0.2.1"}
     hospital.orthanc.modalities = {"scanner": {"AET": "CT1", "Host": "127.0.0.1"}}
     assert hospital.pacs.sender(instance) is None
+    hospital.orthanc.modalities |= {"mistyped": {"AET": "CT1", "Host": "192.0..2.1"}}
+    assert hospital.pacs.sender(instance) is None
 
 
 def test_our_own_results_ask_for_nothing_even_by_aet(hospital: Hospital) -> None:
@@ -127,7 +129,17 @@ def test_a_refusal_lasts_as_long_as_the_rule_behind_it(hospital: Hospital) -> No
     assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
 
 
-@pytest.mark.parametrize("identifier", ["1.2.3", "00000000-00000000-00000000-00000000-00000000", "../system"])
+def test_attributes_nested_beyond_reading_are_refused(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_deep(pacs: Pacs, record: SeriesRecord) -> Mapping[str, Any]:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(Pacs, "image_tags", too_deep)
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    assert (job.state, job.reason) == (State.FAILURE, "BadHeader")
+    assert "nested too deeply" in job.error
+
+
+@pytest.mark.parametrize("identifier", ["1.2.3", "00000000-00000000-00000000-00000000-00000000", "../system", "a\0b"])
 def test_what_is_not_there(hospital: Hospital, identifier: str) -> None:
     for level in ("Series", "Study"):
         with pytest.raises(NotFoundError, match="identifier"):

@@ -80,6 +80,23 @@ def packages_at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert environment.is_dir()
 
 
+@pytest.mark.usefixtures("packages_at_hand")
+def test_orthancs_user_may_read_what_root_installs_for_its_own_eyes(
+    tmp_path: Path, prefix: Path, orthanc_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the repository was cloned under umask 077."""
+    clone = tmp_path / "clone"
+    skipped = shutil.ignore_patterns(".*", "build", "tests", "docs")
+    shutil.copytree(REPOSITORY, clone, ignore=skipped, copy_function=shutil.copyfile)
+    for path in (clone, *clone.rglob("*")):
+        path.chmod(0o700)
+    monkeypatch.setattr(tool, "REPOSITORY", clone)
+    install(prefix, orthanc_config, None)
+    for path in prefix.rglob("*"):
+        wanted = 0o055 if path.is_dir() else 0o044
+        assert path.is_symlink() or path.stat().st_mode & wanted == wanted, path
+
+
 def sentences(orthanc_config: Path, state: str) -> list[str]:
     """What the doctor finds wrong, or would have somebody know."""
     return [finding.sentence for finding in examine(orthanc_config) if finding.state == state]
