@@ -55,7 +55,8 @@ def predict(
     tick: Callable[[float], None]
         Called after every batch or window with the fraction done; may raise to stop.
     known: Mapping[int, NDArray[np.uint8]] | None
-        A 2-D network's answers for some slices by their index, from `answer_slices`.
+        A 2-D network's answers for some slices by their index, from `answer_slices`; used where those for a whole
+        batch are there.
 
     Returns
     -------
@@ -102,6 +103,11 @@ def looked_at(model: Model, indices: Sequence[int], spacing_mm: float) -> list[i
     return spread if spread[-1] == indices[-1] else [*spread, indices[-1]]
 
 
+def in_batches(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Indices in groups of a size, the last of which may be smaller."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
 def answer_slices(model: Model, scan: Scan, indices: Sequence[int], common: Box) -> NDArray[np.uint8]:
     """A 2-D network's answer for some slices, run as one batch; as `Prediction.probabilities`.
 
@@ -140,13 +146,15 @@ def _predict_slices(
     grid = Grid(np.array(indices), common.rows, common.columns, cells)
     classes = len(model.manifest.output.classes) - 1
     probabilities = np.zeros((classes, len(indices), *cells), np.uint8)
-    for number, index in enumerate(indices):
-        if index in known:
-            probabilities[:, number] = known[index]
-    unknown = [number for number, index in enumerate(indices) if index not in known]
-    batches = [unknown[start : start + model.batch] for start in range(0, len(unknown), model.batch)]
+    batches = []
+    for batch in in_batches(range(len(indices)), model.batch):
+        if all(indices[number] in known for number in batch):
+            for number in batch:
+                probabilities[:, number] = known[indices[number]]
+        else:
+            batches.append(batch)
 
-    def work(batch: list[int]) -> None:
+    def work(batch: Sequence[int]) -> None:
         probabilities[:, batch] = answer_slices(model, scan, [indices[number] for number in batch], common)
 
     for number, _ in enumerate(in_parallel(work, batches, model.workers), start=1):

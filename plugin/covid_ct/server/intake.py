@@ -148,7 +148,7 @@ class Intake:
             image = self.pacs.image_tags(record)
             check_series(series_header(record, image), rules)
             # Only now all slices: there may have been far too many.
-            arrange(record.uid, list(self.pacs.slice_headers(record, image).values()), rules)
+            arrange(record.uid, [one.header for one in self.pacs.slices(record, image)], rules)
         except SeriesRefused as refusal:
             return refusal
         except RecursionError:

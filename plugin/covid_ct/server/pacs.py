@@ -73,6 +73,25 @@ class SeriesRecord:
 
 
 @dataclass(frozen=True)
+class SliceRecord:
+    """What Orthanc's database knows of one image of a series.
+
+    Attributes
+    ----------
+    id: str
+        Orthanc id.
+    uid: str
+        SOPInstanceUID.
+    header: SliceHeader
+        Numbers that are missing or none are NaN, so that `arrange` refuses them.
+    """
+
+    id: str
+    uid: str
+    header: SliceHeader
+
+
+@dataclass(frozen=True)
 class Modality:
     """A DICOM node that Orthanc knows: its AE title, and its address or host name."""
 
@@ -198,12 +217,8 @@ class Pacs:
         tags: dict[str, Any] = self._get(f"/instances/{record.instances[0]}/simplified-tags")
         return tags
 
-    def slice_headers(self, record: SeriesRecord, image: Mapping[str, Any]) -> dict[str, SliceHeader]:
-        """The headers of all slices, by SOPInstanceUID, as far as Orthanc's database has them.
-
-        Size and spacing are those of one image.
-
-        Numbers that are missing or none are NaN, so that `arrange` refuses them.
+    def slices(self, record: SeriesRecord, image: Mapping[str, Any]) -> list[SliceRecord]:
+        """All slices of a series; their size and spacing are those of one image.
 
         Parameters
         ----------
@@ -222,17 +237,20 @@ class Pacs:
         listed = self._get(f"/series/{record.id}/instances")
         if sorted(instance["ID"] for instance in listed) != list(record.instances):
             raise SeriesChangingError(f"Series {record.id} changed while it was looked at; ask again.")
-        positions = [instance["MainDicomTags"] for instance in listed]
-        return {
-            str(tags["SOPInstanceUID"]): SliceHeader(
-                position=_numbers(tags, "ImagePositionPatient"),
-                orientation=_numbers(tags, "ImageOrientationPatient"),
-                pixel_spacing=_numbers(image, "PixelSpacing"),
-                rows=_numbers(image, "Rows")[0],
-                columns=_numbers(image, "Columns")[0],
+        return [
+            SliceRecord(
+                str(instance["ID"]),
+                str(instance["MainDicomTags"]["SOPInstanceUID"]),
+                SliceHeader(
+                    position=_numbers(instance["MainDicomTags"], "ImagePositionPatient"),
+                    orientation=_numbers(instance["MainDicomTags"], "ImageOrientationPatient"),
+                    pixel_spacing=_numbers(image, "PixelSpacing"),
+                    rows=_numbers(image, "Rows")[0],
+                    columns=_numbers(image, "Columns")[0],
+                ),
             )
-            for tags in positions
-        }
+            for instance in listed
+        ]
 
     def metadata(self, instances: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Each instance that is still there, with its metadata by name.

@@ -11,7 +11,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from covid_ct.analysis.analyzer import Analyzer
-from covid_ct.analysis.head_start import HeadStart
 from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
 from covid_ct.parallel import waking_cores
 from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
@@ -22,7 +21,7 @@ from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Failure, Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.outbox import Outbox
-from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
+from covid_ct.server.pacs import NotFoundError, Pacs
 
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
@@ -176,12 +175,19 @@ class Worker(threading.Thread):
                 raise StoppedError
             return self._jobs.is_cancelled(job.id)
 
-        with waking_cores(), self._head_start(record) as head_start:
+        # What Orthanc's database says of the slices tells which of them the first network will want.
+        slices = self._pacs.slices(record, self._pacs.image_tags(record))
+        rules = self._intake.configuration.series_rules
+        arrangement = arrange(record.uid, [one.header for one in slices], rules)
+        slices = [slices[index] for index in arrangement.order]
+        head_start = self._analyzer.head_start([one.uid for one in slices], arrangement.affine)
+        with waking_cores(), head_start:
             with self._stage(job, "reading"):
                 volume = read_series(
-                    self._pacs.dicom(record.instances),
+                    # In their order, so that batches of neighbours are soon complete.
+                    self._pacs.dicom([one.id for one in slices]),
                     self._pacs.decode,
-                    self._intake.configuration.series_rules,
+                    rules,
                     cancelled=checked,
                     seen=head_start.offer,
                 )
@@ -201,19 +207,6 @@ class Worker(threading.Thread):
                     archive.close()
                     with buffer.getbuffer() as content:
                         self._outbox.put(job.id, content)
-
-    def _head_start(self, record: SeriesRecord) -> HeadStart:
-        """What begins to analyse while the series is read, by what Orthanc's database says of its slices.
-
-        Raises
-        ------
-        SeriesRefused
-            If the series may not be analysed.
-        """
-        headers = self._pacs.slice_headers(record, self._pacs.image_tags(record))
-        arrangement = arrange(record.uid, list(headers.values()), self._intake.configuration.series_rules)
-        uids = list(headers)
-        return self._analyzer.head_start([uids[index] for index in arrangement.order], arrangement.affine)
 
     def _store(self, job: Job) -> None:
         with self._stage(job, "storing"), ZipFile(self._outbox.of(job.id)) as archive:
