@@ -50,6 +50,15 @@ def test_sides_come_from_the_position_where_there_is_one_class(two):
     assert set(np.unique(bridge)) == {Side.RIGHT, Side.LEFT}
 
 
+@pytest.mark.parametrize(("place", "side"), [(RIGHT, Side.RIGHT), (LEFT, Side.LEFT)])
+def test_one_lung_alone_is_not_halved_where_there_is_one_class(place, side):
+    """As after a pneumonectomy."""
+    either = blank()
+    either[place] = 250
+    found = find_lungs(prediction(either), SCAN, "1.2")
+    assert (found.labels[place] == side).all()
+
+
 def test_a_patch_of_the_wrong_side_gets_the_right_one(two):
     right, left = two
     left[12:15, 20:25, 12:16], right[12:15, 20:25, 12:16] = 200, 50
