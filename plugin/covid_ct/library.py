@@ -25,7 +25,7 @@ from pathlib import Path
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.findings import Findings
-from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
+from covid_ct.results.objects import FILES, ResultBuilder, ResultObject, write_result
 from covid_ct.series.folder import read_folder
 
 __all__ = ["FINDINGS_FILE", "Analyzer", "Findings", "analyze_folder"]
@@ -51,7 +51,8 @@ def analyze_folder(
     folder: Path
         DICOM files of one CT series; others in it are passed over.
     output: Path
-        Gets the DICOM objects and `FINDINGS_FILE`; made where it does not exist.
+        Gets the DICOM objects and `FINDINGS_FILE`, in place of those of an earlier analysis; made where it does not
+        exist.
     series_uid: str | None
         SeriesInstanceUID, where the folder holds several CT series.
     progress: Callable[[str, float], None] | None
@@ -73,6 +74,10 @@ def analyze_folder(
     images: list[ResultObject] = []
     findings = analyzer.analyze(volume, progress, segmented=lambda maps: images.extend(builder.images(maps)))
     output.mkdir(parents=True, exist_ok=True)
+    # Those of another patient could be taken for this one's.
+    for pattern in (FINDINGS_FILE, *FILES):
+        for earlier in output.glob(pattern):
+            earlier.unlink()
     for result in (*images, *builder.documents(findings)):
         write_result(result.dataset, output / result.name)
     document = json.dumps({"Series": volume.series_uid, **findings.to_dict()}, indent=1)

@@ -71,6 +71,14 @@ def test_a_network_of_nan_is_found_at_start(tmp_path):
         load(tmp_path)
 
 
+def test_logits_that_are_called_probabilities_are_found(tmp_path):
+    """As bytes, on which the analysis stands, they would be any number."""
+    content = tiny_models.manifest("lungs", output={"activation": "none"})
+    tiny_models.write(tmp_path, content, tiny_models.lungs_by_density())
+    with pytest.raises(ModelError, match="outside of 0 to 1"):
+        load(tmp_path).run(np.full((1, 64, 64), -850, np.float32))
+
+
 def test_nan_on_a_patient_is_told(tmp_path):
     tiny_models.write(tmp_path, tiny_models.manifest("lungs"), tiny_models.nan_above(100))
     model = load(tmp_path)

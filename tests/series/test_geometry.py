@@ -124,6 +124,23 @@ def test_coronal_and_sagittal_are_not_axial(orientation: tuple[float, ...]) -> N
     assert "90 degrees" in refused(stack(even(), orientation), Reason.NOT_AXIAL)
 
 
+def turned(degrees: float) -> tuple[float, ...]:
+    """Orientation of axial images turned within their plane."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return (cosine, sine, 0.0, -sine, cosine, 0.0)
+
+
+@pytest.mark.parametrize("degrees", [40, -50, 130])
+def test_images_turned_within_their_plane_are_not_axial(degrees: float) -> None:
+    """Sides would be mixed up."""
+    assert "rows and columns are turned by 40 degrees" in refused(stack(even(), turned(degrees)), Reason.NOT_AXIAL)
+
+
+@pytest.mark.parametrize("degrees", [20, -20, 90, 270, 180])
+def test_whoever_lies_askew_or_on_the_side_is_read(degrees: float) -> None:
+    arrange("1.2.3", stack(even(), turned(degrees)), RULES)
+
+
 def test_mixed_orientation() -> None:
     refused(stack(even()) + stack([200.0], (1.0, 0, 0, 0, 0, -1.0)), Reason.MIXED_ORIENTATION)
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -365,6 +365,11 @@ def test_cancelling_ends_at_the_next_image(series: list[Dataset]) -> None:
         ("ConvolutionKernel", "B70f", "sharp kernel B70f"),
         ("ConvolutionKernel", ["Br59d", "3"], "sharp kernel Br59d"),
         ("ConvolutionKernel", "LUNG", "sharp kernel LUNG"),
+        ("ConvolutionKernel", ["I70f", "2"], "sharp kernel I70f"),
+        ("ConvolutionKernel", "Qr59", "sharp kernel Qr59"),
+        ("ConvolutionKernel", "FC30", "sharp kernel FC30"),
+        ("ConvolutionKernel", "YD", "sharp kernel YD"),
+        ("ConvolutionKernel", "B_VSHARP_C", "sharp kernel B_VSHARP_C"),
         ("ImageType", ["DERIVED", "SECONDARY", "MPR"], "derived"),
         ("LossyImageCompression", "01", "loss"),
         ("RescaleType", "US", "US, not HU"),
@@ -379,7 +384,22 @@ def test_warnings(keyword: str, value: object, said: str, series: list[Dataset])
     assert said in found[0]
 
 
-@pytest.mark.parametrize("kernel", ["B40f", "D40s", "Br40d", "STANDARD", "FC13", "B", "C"])
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("SliceThickness", 0), ("SliceThickness", [5, 5]), ("SliceThickness", [5, 0])]
+)
+def test_a_thickness_that_is_none_is_not_spoken_of(keyword: str, value: object, series: list[Dataset]) -> None:
+    for image in series:
+        setattr(image, keyword, value)
+    assert read(series).warnings == ()
+
+
+def test_an_image_type_of_another_kind_stops_nothing(series: list[Dataset]) -> None:
+    for image in series:
+        image[0x00080008] = DataElement(0x00080008, "FD", 3.5)
+    assert read(series).warnings == ()
+
+
+@pytest.mark.parametrize("kernel", ["B40f", "D40s", "I30f", "Br40d", "Qr40", "STANDARD", "FC13", "B", "C", "YA"])
 def test_usual_kernels_are_not_sharp(kernel: str, series: list[Dataset]) -> None:
     for image in series:
         image.ConvolutionKernel = kernel

@@ -32,6 +32,9 @@ CPU_BATCH = 2
 GPU_WORKERS = 2
 """Batches at once on a GPU: one is prepared while the other runs."""
 
+ROUNDING = 1e-3
+"""How far a probability may lie outside of 0 to 1."""
+
 AGREEMENT = 0.2
 """A GPU whose probabilities for a drawn chest differ from the CPU's by more than this anywhere is not used.
 
@@ -167,6 +170,13 @@ class Model:
         # A sum is NaN or infinite as soon as one of its parts is.
         if not np.isfinite(probabilities.sum()):
             raise self._error("answers with values that are no numbers (NaN or infinite)")
+        if self.manifest.output.activation == "none" and (
+            probabilities.min() < -ROUNDING or probabilities.max() > 1.0 + ROUNDING
+        ):
+            raise self._error(
+                "answers with values outside of 0 to 1 where its manifest promises probabilities "
+                '(for logits, its activation is "softmax" or "sigmoid")'
+            )
         return probabilities
 
     def _answer(self, feed: Mapping[str, NDArray[np.float32]]) -> NDArray[Any]:

@@ -13,6 +13,12 @@ from covid_ct.results.segmentation import LESIONS, LUNGS, segmentation
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
 
+FILES = (
+    *(f"{name}.dcm" for name in (LUNGS.name, LESIONS.name, encapsulated_pdf.NAME, measurement_report.NAME)),
+    f"{overlay.NAME}.*.dcm",
+)
+"""Names of the files of results, of which the last stands for several."""
+
 
 @dataclass(frozen=True)
 class ResultObject:

@@ -1,5 +1,6 @@
 """Single attributes of headers that anyone may have written, so that each can be missing, empty or broken."""
 
+import math
 import struct
 from functools import lru_cache
 from typing import Any
@@ -120,6 +121,15 @@ def number(header: Dataset, keyword: str) -> float:
     if len(values) != 1:
         raise bad_header(header, f"{keyword} holds {len(values)} numbers, not one")
     return values[0]
+
+
+def positive(header: Dataset, keyword: str) -> float | None:
+    """A number above zero, or None where the attribute is missing or holds anything else."""
+    try:
+        value = number(header, keyword)
+    except SeriesRefused:
+        return None
+    return value if 0 < value < math.inf else None
 
 
 def whole_number(header: Dataset, keyword: str) -> int:

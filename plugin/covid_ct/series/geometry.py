@@ -31,7 +31,8 @@ MAX_SHIFT_MM = 1.0
 """How far, in mm, slices may be shifted sideways over the whole series; a steady shift of more is a tilted gantry."""
 
 MAX_OBLIQUITY_DEG = 25.0
-"""Angle in degrees between the slices' normal and the patient's long axis, above which slices are not axial."""
+"""Angle in degrees between the slices' normal and the patient's long axis, and between rows or columns and the line
+from right to left, above which slices are not axial."""
 
 MIN_PIXEL_SPACING_MM, MAX_PIXEL_SPACING_MM = 0.1, 3.0
 """Pixel spacings between which a chest CT is plausible."""
@@ -117,13 +118,15 @@ def arrange(series_uid: str, slices: Sequence[SliceHeader], rules: SeriesRules) 
     for item in slices:
         check_slice(series_uid, item, first)
     check_voxels(series_uid, len(slices), first, rules)
-    normal = _axes(first)[2]
-    angle = np.degrees(np.arccos(min(1.0, abs(normal[2]))))
-    if angle > MAX_OBLIQUITY_DEG:
-        raise SeriesRefused(
-            Reason.NOT_AXIAL,
-            f"{name} is not axial: its slices are turned by {angle:.0f} degrees; choose the axial series.",
-        )
+    row, column, normal = _axes(first)
+    # Patients lie on their back, belly or side, so that rows or columns run across them.
+    for what, cosine in (("slices", abs(normal[2])), ("rows and columns", max(abs(row[0]), abs(column[0])))):
+        angle = np.degrees(np.arccos(min(1.0, cosine)))
+        if angle > MAX_OBLIQUITY_DEG:
+            raise SeriesRefused(
+                Reason.NOT_AXIAL,
+                f"{name} is not axial: its {what} are turned by {angle:.0f} degrees; choose the axial series.",
+            )
     positions = np.array([item.position for item in slices])
     order = np.argsort(positions @ normal, kind="stable")
     heights = (positions @ normal)[order]

@@ -9,11 +9,21 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
 from covid_ct.parallel import cores, in_parallel
-from covid_ct.series.attributes import DECODING_ERRORS, attribute, bad_header, numbers, optional, text, whole_number
+from covid_ct.series.attributes import (
+    DECODING_ERRORS,
+    attribute,
+    bad_header,
+    numbers,
+    optional,
+    positive,
+    text,
+    whole_number,
+)
 from covid_ct.series.geometry import Arrangement, arrange, check_slice, check_voxels, normal_of, slice_affine
 from covid_ct.series.headers import SeriesHeader, SeriesRules, SliceHeader, check_series
 from covid_ct.series.pixels import Decode, hounsfield_units, stored_values
@@ -23,7 +33,8 @@ THICK_SLICE_MM = 5.0
 """Slice thickness in mm above which small lesions and vessels are hard to tell apart."""
 
 SHARP_KERNELS = re.compile(
-    r"^(B[6-9]\d|BL[5-9]\d|BR(5[5-9]|[6-9]\d)|LUNG|BONE|EDGE|FC(5|8)\d|YC|D$|E$|L$)", re.IGNORECASE
+    r"^([BDI][6-9]\d|BL[5-9]\d|[BHQU]R(5[5-9]|[6-9]\d)|LUNG|BONE|EDGE|FC[358]\d|Y[CD]|B_V?SHARP|D$|E$|L$)",
+    re.IGNORECASE,
 )
 """Names of sharp convolution kernels of the large makers, whose noise networks may take for disease."""
 
@@ -134,7 +145,7 @@ def series_header(header: Dataset, slices: int) -> SeriesHeader:
         sop_class_uid=text(header, "SOPClassUID"),
         manufacturer=text(header, "Manufacturer"),
         model_name=text(header, "ManufacturerModelName"),
-        image_type=(image_type,) if isinstance(image_type, str) else tuple(map(str, image_type)),
+        image_type=tuple(map(str, image_type if isinstance(image_type, MultiValue | tuple) else (image_type,))),
         slices=slices,
     )
 
@@ -235,7 +246,7 @@ def _reorder(images: NDArray[np.int16], order: list[int]) -> None:
 def _warnings(header: Dataset, arrangement: Arrangement) -> tuple[str, ...]:
     """What a reader of the results should know about the series."""
     spacing = float(np.linalg.norm(arrangement.affine[:3, 0]))
-    thickness = optional(header, "SliceThickness")
+    thickness = positive(header, "SliceThickness")
     kernel = text(header, "ConvolutionKernel")
     found = []
     if thickness is not None and thickness > THICK_SLICE_MM:
