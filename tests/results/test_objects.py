@@ -1,10 +1,11 @@
 import hashlib
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, config, dcmread
+from pydicom import DataElement, Dataset, config, dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from covid_ct import __version__, identity
@@ -124,6 +125,62 @@ def test_malformed_values_stop_nothing_and_are_not_logged(upright: Case, tmp_pat
             assert case.results[name].PatientID == "ID" * 50
         assert case.results[name].PatientBirthDate == ""
         assert "PatientAge" not in case.results[name]
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "expected"),
+    [
+        ("20200101", "235960", ("20200101", "235959")),
+        ("20200101", "-1200", ("20200101", "000000")),
+        ("20210230", "101112", ("20200401", "101512.25")),
+        ("20210200", "101112", ("20200401", "101512.25")),
+        ("00000101", "101112", ("20200401", "101512.25")),
+        ("20200101-20200202", "101112", ("20200401", "101512.25")),
+    ],
+)
+def test_dates_that_are_none_stop_nothing(
+    upright: Case, date: str, time: str, expected: tuple[str, str], tmp_path: Path
+) -> None:
+    case = without(upright)
+    for header in case.volume.headers:
+        header.ContentDate, header.ContentTime = header.AcquisitionDate, header.AcquisitionTime
+        for keyword, vr, value in (("AcquisitionDate", "DA", date), ("AcquisitionTime", "TM", time)):
+            header[keyword] = DataElement(keyword, vr, value, validation_mode=config.IGNORE)
+    assert content_date_time(case.volume.headers[0]) == expected
+    for path in case.written(tmp_path).values():
+        assert "Error" not in dciodvfy(path)
+
+
+def deidentified_by_code(header: Dataset) -> None:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113100", "DCM", "Basic Application Profile"
+    header.DeidentificationMethodCodeSequence = [code]
+
+
+def deidentified_by_several(header: Dataset) -> None:
+    header.DeidentificationMethod = ["x" * 60, "y" * 60]
+
+
+def deidentified_somehow(header: Dataset) -> None:
+    header.DeidentificationMethodCodeSequence = [Dataset()]
+
+
+@pytest.mark.parametrize("how", [deidentified_by_code, deidentified_by_several, deidentified_somehow])
+def test_how_the_source_was_deidentified_goes_with_it(
+    upright: Case, how: Callable[[Dataset], None], tmp_path: Path
+) -> None:
+    case = without(upright)
+    for header in case.volume.headers:
+        header.PatientIdentityRemoved = "YES"
+        how(header)
+    source = case.volume.headers[0]
+    for path in case.written(tmp_path).values():
+        assert "Error" not in dciodvfy(path)
+        result = dcmread(path)
+        assert ("PatientIdentityRemoved" in result) == (how is not deidentified_somehow)
+        if how is deidentified_by_code:
+            assert result.DeidentificationMethodCodeSequence == source.DeidentificationMethodCodeSequence
+        assert result.get("DeidentificationMethod") == source.get("DeidentificationMethod")
 
 
 @pytest.mark.parametrize("name", ["Müller^Jürgen", "Παπαδόπουλος^Γιώργος", "Иванов^Иван", "山田^太郎", "محمد^علي"])

@@ -151,6 +151,23 @@ def test_long_texts_stay_on_the_page(upright: Case) -> None:
     assert RESEARCH_USE_ONLY in text
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "end"),
+    [
+        ("PatientID", "MIDRC-RICORD-1A-419639-000082", "000082"),
+        ("PatientID", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "0a08"),
+        ("AccessionNumber", "MMMM-WWWW-000123", "123"),
+        ("PatientName", "Müller-Lüdenscheidt^Maria Magdalena^^Prof. Dr. med.", "Magdalena"),
+    ],
+)
+def test_the_end_that_tells_patients_apart_is_shown(upright: Case, keyword: str, value: str, end: str) -> None:
+    case = with_header(upright, SpecificCharacterSet="ISO_IR 192", **{keyword: value})
+    text = text_of(report_pdf(case.volume, case.findings))
+    assert value[:6] in text
+    assert end in text
+    assert "..." not in text
+
+
 def test_key_images_are_where_the_lesions_are(case: Case) -> None:
     text = text_of(case.results["report.pdf.dcm"].EncapsulatedDocument)
     heights = [float(height) for height in re.findall(r"z = (-?[\d.]+) mm", text)]

@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import cast
 
 from fpdf import FPDF
+from fpdf.enums import MethodReturnValue
 
 from covid_ct import RESEARCH_USE_ONLY, __version__, identity
 from covid_ct.analysis.findings import Findings
@@ -27,7 +28,11 @@ _JPEG_QUALITY = 88
 _GAP = 3.0
 _HEADER_WIDTHS = (56.0, 38.0, 37.0, 23.0, 28.0)
 _NAME_LINE = 4.4
-"""Height of a line of a name that is written in several scripts."""
+"""Height of a line of a name or an identifier that takes several."""
+_NAME_SIZE, _SMALLEST_NAME = 9.5, 8.0
+"""Sizes of names and identifiers; what is too wide for a line even in the smaller one takes several."""
+_MOST_LINES = 5
+"""More than DICOM's longest identifier takes."""
 _MARK = 4.2
 """Size of the badge that holds an orientation mark."""
 _LINE, _HEADING = 3.6, 6.4
@@ -90,13 +95,14 @@ class _Page:
         self._y += 9
         self._rule()
         cells = wording.patient_cells(header)
-        x = _MARGIN
+        x, most = _MARGIN, 1
         for (label, value), width in zip(cells, _HEADER_WIDTHS, strict=True):
             self._text(x, self._y, label, size=7, color=_QUIET)
-            for line, text in enumerate(value.split("\n")):
-                self._text(x, self._y + 3.4 + _NAME_LINE * line, text, size=9.5, width=width - _GAP)
-            x += width
-        self._y += 10 + _NAME_LINE * max(value.count("\n") for _, value in cells)
+            lines = [line for text in value.split("\n") for line in self._lines(text, width - _GAP)]
+            for number, line in enumerate(lines):
+                self._text(x, self._y + 3.4 + _NAME_LINE * number, line, size=_NAME_SIZE, width=width - _GAP)
+            x, most = x + width, max(most, len(lines))
+        self._y += 10 + _NAME_LINE * (most - 1)
         self._rule()
 
     def answer(self) -> None:
@@ -282,6 +288,18 @@ class _Page:
         self._pdf.cell(width or own, 4.2 * max(size / 9, 1), text, align=align)
         return own
 
+    def _lines(self, text: str, width: float) -> list[str]:
+        """A name or an identifier in as many lines as it needs: cut, it could be that of somebody else."""
+        self._set_font(_SMALLEST_NAME, bold=False)
+        printable = self._fonts.printable(text)
+        if self._pdf.get_string_width(printable) <= width:
+            return [text]
+        broken = self._pdf.multi_cell(
+            width, _NAME_LINE, printable, align="L", dry_run=True, output=MethodReturnValue.LINES
+        )
+        lines = cast("list[str]", broken)
+        return [*lines[: _MOST_LINES - 1], "".join(lines[_MOST_LINES - 1 :])] if len(lines) > _MOST_LINES else lines
+
     def _fitted(self, text: str, size: float, width: float, *, bold: bool) -> str:
         """Text that fits a width; leaves the font at the size that it found."""
         while size > 6.5 and self._pdf.get_string_width(text) > width:
@@ -311,4 +329,4 @@ class _Page:
 
 def _as_datetime(date: str, time: str) -> datetime:
     """Source's date and time as a PDF dates itself."""
-    return datetime.strptime(date[:8] + time[:6].ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    return datetime.strptime(date + time[:6].ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)

@@ -5,6 +5,7 @@ highdicom's `SOPClass` refuses malformed attributes of the source, writes the cl
 
 import math
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pydicom.valuerep import format_number_as_ds, validate_value
 from covid_ct import __version__, identity
 from covid_ct.results.explicit_vr import element, encoded_elements
 from covid_ct.results.uids import ResultUids
+from covid_ct.series.attributes import optional
 from covid_ct.series.volume import Volume
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.298912814122997368992912399954831882916")
@@ -46,13 +48,12 @@ _COPIED_WHERE_PRESENT = (
     "PatientAge",
     "PatientSize",
     "PatientWeight",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
     "StudyDescription",
     "TimezoneOffsetFromUTC",
 )
 # Identifiers stay as they are, valid or not: on them hangs which patient and study a result belongs to.
 _KEPT_VERBATIM = {"PatientName", "PatientID", "AccessionNumber", "StudyID", "IssuerOfPatientID", "StudyDescription"}
+_CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 
 
 def text_of(header: Dataset, keyword: str) -> str:
@@ -80,12 +81,17 @@ def text_of(header: Dataset, keyword: str) -> str:
 
 
 def is_valid(keyword: str, text: str) -> bool:
-    """Whether a text is a valid value of an attribute."""
+    """Whether a text is a valid value of an attribute, or several; of a date or a time, one and no range."""
+    vr = dictionary_VR(keyword)
     try:
-        validate_value(dictionary_VR(keyword), text, config.RAISE)
+        for part in text.split("\\"):
+            validate_value(vr, part, config.RAISE)
+        if vr == "DA":
+            # pydicom takes any two digits for a month or a day.
+            datetime.strptime(text, "%Y%m%d")
     except ValueError:
         return False
-    return True
+    return vr != "TM" or not set("-\\") & set(text)
 
 
 def content_date_time(header: Dataset) -> tuple[str, str]:
@@ -104,7 +110,10 @@ def content_date_time(header: Dataset) -> tuple[str, str]:
     for of in ("Acquisition", "Content", "Series", "Study"):
         date, time = text_of(header, f"{of}Date"), text_of(header, f"{of}Time")
         if date and is_valid(f"{of}Date", date):
-            return date, time if time and is_valid(f"{of}Time", time) else "000000"
+            if not time or not is_valid(f"{of}Time", time):
+                return date, "000000"
+            # A leap second, which DICOM knows and hardly anybody else.
+            return date, f"{time[:4]}59" if time[4:6] == "60" else time
     return UNKNOWN_DATE, "000000"
 
 
@@ -214,6 +223,28 @@ def copy_identity(header: Dataset, result: Dataset) -> None:
             text = ""
         if text or keyword in _TYPE_2:
             _set_quietly(result, keyword, text)
+    if text_of(header, "PatientIdentityRemoved") in ("YES", "NO"):
+        _copy_deidentification(header, result)
+
+
+def _copy_deidentification(header: Dataset, result: Dataset) -> None:
+    """Copy whether the identity was removed, and how; without the latter DICOM allows no "YES"."""
+    method = text_of(header, "DeidentificationMethod")
+    if method and is_valid("DeidentificationMethod", method):
+        _set_quietly(result, "DeidentificationMethod", method)
+    codes = []
+    for item in optional(header, "DeidentificationMethodCodeSequence") or ():
+        values = {keyword: text_of(item, keyword) for keyword in _CODE}
+        if all(value and is_valid(keyword, value) for keyword, value in values.items()):
+            code = Dataset()
+            for keyword, value in values.items():
+                setattr(code, keyword, value)
+            codes.append(code)
+    if codes:
+        result.DeidentificationMethodCodeSequence = codes
+    removed = text_of(header, "PatientIdentityRemoved")
+    if removed == "NO" or codes or "DeidentificationMethod" in result:
+        result.PatientIdentityRemoved = removed
 
 
 def _set_quietly(result: Dataset, keyword: str, value: Any) -> None:
