@@ -99,8 +99,8 @@ class _Page:
         for (label, value), width in zip(cells, _HEADER_WIDTHS, strict=True):
             self._text(x, self._y, label, size=7, color=_QUIET)
             lines = [line for text in value.split("\n") for line in self._lines(text, width - _GAP)]
-            for number, line in enumerate(lines):
-                self._text(x, self._y + 3.4 + _NAME_LINE * number, line, size=_NAME_SIZE, width=width - _GAP)
+            for number, (line, size) in enumerate(lines):
+                self._text(x, self._y + 3.4 + _NAME_LINE * number, line, size=size, width=width - _GAP)
             x, most = x + width, max(most, len(lines))
         self._y += 10 + _NAME_LINE * (most - 1)
         self._rule()
@@ -288,17 +288,18 @@ class _Page:
         self._pdf.cell(width or own, 4.2 * max(size / 9, 1), text, align=align)
         return own
 
-    def _lines(self, text: str, width: float) -> list[str]:
-        """A name or an identifier in as many lines as it needs: cut, it could be that of somebody else."""
+    def _lines(self, text: str, width: float) -> list[tuple[str, float]]:
+        """A name or an identifier in as many lines as it needs, with their size: cut, it could be somebody else's."""
         self._set_font(_SMALLEST_NAME, bold=False)
         printable = self._fonts.printable(text)
         if self._pdf.get_string_width(printable) <= width:
-            return [text]
+            return [(text, _NAME_SIZE)]
         broken = self._pdf.multi_cell(
             width, _NAME_LINE, printable, align="L", dry_run=True, output=MethodReturnValue.LINES
         )
         lines = cast("list[str]", broken)
-        return [*lines[: _MOST_LINES - 1], "".join(lines[_MOST_LINES - 1 :])] if len(lines) > _MOST_LINES else lines
+        shown = [*lines[: _MOST_LINES - 1], "".join(lines[_MOST_LINES - 1 :])]
+        return [(line, _SMALLEST_NAME) for line in shown if line]
 
     def _fitted(self, text: str, size: float, width: float, *, bold: bool) -> str:
         """Text that fits a width; leaves the font at the size that it found."""
