@@ -45,7 +45,7 @@ def _demonstrate(server: OrthancServer, ct: Path | None, once: bool, scratch: Pa
         raise OrthancError(plugin["Problem"])
     truth = None
     if ct is None:
-        print("Making a phantom: a thorax whose truth is known …", flush=True)
+        print("Making a phantom: a thorax whose truth is known", flush=True)
         phantom = make_phantom(PhantomOptions())
         ct, truth = scratch / "phantom", phantom.truth
         write_folder(phantom, ct)
@@ -66,7 +66,7 @@ def _demonstrate(server: OrthancServer, ct: Path | None, once: bool, scratch: Pa
 
 def _send(server: OrthancServer, folder: Path) -> str:
     """Upload all DICOM files of a folder; the Orthanc id of the series that has the most of them."""
-    print(f"Sending {folder} to Orthanc at {server.url} …", flush=True)
+    print(f"Sending {folder} to Orthanc at {server.url}", flush=True)
     counts: dict[str, int] = {}
     skipped = 0
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):

@@ -51,6 +51,10 @@ RESTART_TIMEOUT_S = 90.0
 """Longest time that Orthanc's service may take to end and start, in seconds."""
 
 
+RECORD = "installed.json"
+"""File of the program's folder that tells what was installed; a folder without it is not ours."""
+
+
 class InstallError(Exception):
     """Raised if nothing can be installed here; the sentence says why and what to do."""
 
@@ -83,6 +87,10 @@ def check_before(prefix: Path, orthanc_config: Path) -> None:
         raise InstallError("This is no Debian: put the folders plugin and models in place as docs/install.md says.")
     if shutil.which("Orthanc") is None:
         raise InstallError("There is no Orthanc here to install into: apt-get install orthanc, or try make demo.")
+    for folder in (prefix, *_beside(prefix)):
+        # It will be replaced as a whole.
+        if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).exists():
+            raise InstallError(f"{folder} holds what is not ours and would be removed; choose another PREFIX=.")
     files = read_configuration_files(orthanc_config)
     if not orthanc_config.is_dir():
         raise InstallError(f"{orthanc_config} is no folder; put the keys of docs/install.md into that file by hand.")
@@ -169,11 +177,13 @@ def put_program(prefix: Path, wheels: Path | None, added: list[str], text: str) 
     A running Orthanc goes on with the files that it has open; nothing is ever half replaced.
     """
     os.umask(0o022)
-    new, old = (prefix.with_name(prefix.name + end) for end in (".new", ".old"))
+    new, old = _beside(prefix)
     for rest in (new, old):
         shutil.rmtree(rest, ignore_errors=True)
     record = read_record(prefix)
     new.mkdir(parents=True)
+    # First of all, so that an installation that is interrupted is known for ours.
+    (new / RECORD).write_text("{}\n", encoding="utf-8")
     skipped = shutil.ignore_patterns("__pycache__", "training")
     for name in ("plugin", "models"):
         shutil.copytree(REPOSITORY / name, new / name, ignore=skipped, copy_function=shutil.copyfile)
@@ -185,13 +195,20 @@ def put_program(prefix: Path, wheels: Path | None, added: list[str], text: str) 
     record = {"debian_packages": sorted({*record.get("debian_packages", []), *added})} | {
         "configuration": record.get("configuration", text)
     }
-    (new / "installed.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     add_python_packages(new / ".venv", wheels)
     compileall.compile_dir(new / "plugin", quiet=1, stripdir=str(new), prependdir=str(prefix))
+    if list(prefix.glob(".venv/lib/python*/site-packages/onnxruntime_gpu-*")):
+        print("ONNX Runtime for GPUs was there; put it in place again by the two lines of docs/install.md.")
     if prefix.exists():
         prefix.rename(old)
     new.rename(prefix)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(prefix: Path) -> tuple[Path, Path]:
+    """Where a new program is put together, and where the one before it waits to be removed."""
+    return prefix.with_name(f"{prefix.name}.new"), prefix.with_name(f"{prefix.name}.old")
 
 
 def add_python_packages(environment: Path, wheels: Path | None) -> None:
@@ -210,7 +227,7 @@ def add_python_packages(environment: Path, wheels: Path | None) -> None:
 
 def read_record(prefix: Path) -> dict[str, object]:
     """What an earlier installation noted; nothing where there was none."""
-    record = prefix / "installed.json"
+    record = prefix / RECORD
     return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
 
 
@@ -261,7 +278,7 @@ def restart(orthanc_config: Path) -> None:
     if not service or subprocess.run(["systemctl", "is-active", "--quiet", "orthanc"], check=False).returncode:
         print("Orthanc's service does not run here; what was changed holds from its next start on.")
         return
-    print("Restarting Orthanc's service …", flush=True)
+    print("Restarting Orthanc's service", flush=True)
     subprocess.run(["systemctl", "restart", "orthanc"], check=True, timeout=RESTART_TIMEOUT_S)
     # The service counts as started before Orthanc answers.
     time.sleep(5)
@@ -275,12 +292,14 @@ def main() -> int:
     parser.add_argument("--orthanc-config", type=Path, default=ORTHANC_CONFIG, help="Orthanc's configuration folder")
     parser.add_argument("--wheels", type=Path, help="folder of wheels, for a machine without internet")
     arguments = parser.parse_args()
+    # Orthanc is started from other folders.
+    prefix, orthanc_config = arguments.prefix.absolute(), arguments.orthanc_config.absolute()
     try:
         if arguments.action == "install":
-            install(arguments.prefix, arguments.orthanc_config, arguments.wheels)
+            install(prefix, orthanc_config, arguments.wheels)
         else:
-            uninstall(arguments.prefix, arguments.orthanc_config)
-        restart(arguments.orthanc_config)
+            uninstall(prefix, orthanc_config)
+        restart(orthanc_config)
     except (InstallError, ConfigurationFilesError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

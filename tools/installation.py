@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -12,12 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tools.loopback import TO_THIS_MACHINE
 from tools.orthanc_configuration import ConfigurationFiles
 
 PYTHON_PLUGIN = "libOrthancPython.so"
-
-THIS_MACHINE = ssl._create_unverified_context()  # noqa: S323 - a certificate is for the name that others use
-"""How Orthanc is asked over HTTPS: on loopback its certificate cannot fit."""
 
 ANSWER_TIMEOUT_S = 10.0
 """Longest wait for an answer of a running Orthanc, in seconds."""
@@ -104,7 +101,7 @@ class Installation:
             token = base64.b64encode(f"{user}:{password}".encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S, context=THIS_MACHINE) as answer:  # noqa: S310
+            with TO_THIS_MACHINE.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tools.loopback import TO_THIS_MACHINE
 from tools.orthanc_configuration import read_json_with_comments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -190,7 +191,7 @@ class OrthancServer:
             headers=self._headers | ({"Content-Type": kind} if body is not None else {}),
         )
         try:
-            with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310
+            with TO_THIS_MACHINE.open(request, timeout=600) as answer:
                 content: bytes = answer.read()
         except urllib.error.HTTPError as error:
             raise OrthancError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error

@@ -1,6 +1,7 @@
 """Installing into a Debian's Orthanc, upgrading, and taking out again."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -195,10 +196,22 @@ def test_what_is_not_installed_is_not_uninstalled(tmp_path: Path, orthanc_config
     assert (tmp_path / "mine").is_dir()
 
 
+@pytest.mark.parametrize("beside", ["", ".old", ".new"])
+def test_a_folder_that_is_not_ours_is_not_replaced(prefix: Path, orthanc_config: Path, beside: str) -> None:
+    """As /usr/local would be."""
+    theirs = prefix.with_name(prefix.name + beside) / "bin/tool"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    with pytest.raises(InstallError, match="holds what is not ours"):
+        install(prefix, orthanc_config, None)
+    assert theirs.exists()
+
+
 @pytest.mark.slow
 def test_make_install_and_make_uninstall(prefix: Path, orthanc_config: Path, ports: tuple[int, int]) -> None:
     before = contents(orthanc_config)
-    where = [f"PREFIX={prefix}", f"ORTHANC_CONFIG={orthanc_config}"]
+    # Orthanc is started in another folder than make.
+    where = [f"PREFIX={os.path.relpath(prefix, REPOSITORY)}", f"ORTHANC_CONFIG={orthanc_config}"]
 
     def make(*arguments: str) -> str:
         done: Any = subprocess.run(
