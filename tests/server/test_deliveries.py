@@ -1,4 +1,5 @@
 import pytest
+from pydicom import Dataset
 
 from covid_ct.server.deliveries import Courier, DeliveryState, DeliveryStore
 from covid_ct.server.jobs import Job, Trigger
@@ -6,14 +7,14 @@ from tests.server.conftest import Hospital
 
 
 @pytest.fixture
-def courier(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> Courier:
-    monkeypatch.setattr("covid_ct.server.deliveries.POLL_S", 0.0)
+def courier(hospital: Hospital) -> Courier:
     hospital.jobs.add(Job("j1", hospital.series, "1.2", Trigger.REST))
     hospital.deliveries.add("j1", ["pacs"])
     return Courier(hospital.deliveries, hospital.pacs, hospital.log.append)
 
 
 def succeed(hospital: Hospital, *results: str) -> None:
+    hospital.orthanc.headers |= dict.fromkeys(results, Dataset())
     hospital.jobs.take(0)
     hospital.jobs.succeed("j1", {}, [{"ID": result} for result in results])
 
@@ -59,6 +60,22 @@ def test_a_failed_delivery_is_told_and_tried_again(
     assert hospital.jobs["j1"].results == [{"ID": "a"}], "the results stay"
 
 
+def test_results_that_were_deleted_are_not_waited_for(hospital: Hospital, courier: Courier) -> None:
+    hospital.orthanc.modalities = {"pacs": {"AET": "PACS", "Host": "192.0.2.1"}}
+    hospital.orthanc.unreachable.add("pacs")
+    succeed(hospital, "a")
+    del hospital.orthanc.headers["a"]
+    courier.send_due()
+    (delivery,) = hospital.deliveries.of_job("j1")
+    assert (delivery.state, "deleted" in delivery.error) == (DeliveryState.FAILURE, True)
+    assert hospital.deliveries.take() == hospital.deliveries.failing() == []
+    hospital.orthanc.unreachable.clear()
+    succeed(hospital, "a")
+    hospital.deliveries.add("j1", ["pacs"])
+    courier.send_due()
+    assert hospital.orthanc.sent == [("pacs", ["a"])], "another analysis made them again"
+
+
 def test_a_transfer_that_orthanc_forgot_is_repeated(
     hospital: Hospital, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +83,25 @@ def test_a_transfer_that_orthanc_forgot_is_repeated(
     succeed(hospital, "a")
     monkeypatch.setattr(hospital.orthanc, "jobs", ForgetfulJobs())
     courier.send_due()
+    courier.send_due()
     assert "forgot" in hospital.deliveries.of_job("j1")[0].error
+
+
+def test_a_transfer_that_does_not_end_keeps_no_other(hospital: Hospital, courier: Courier) -> None:
+    for name in ("pacs", "other"):
+        hospital.orthanc.modalities[name] = {"AET": name.upper(), "Host": "192.0.2.1"}
+    succeed(hospital, "a")
+    courier.send_due()
+    hospital.orthanc.jobs["sending-1"] = {"State": "Paused", "ErrorDescription": ""}
+    hospital.deliveries.add("j1", ["other"])
+    for _ in range(3):
+        courier.send_due()
+    assert hospital.orthanc.sent == [("pacs", ["a"]), ("other", ["a"])], "and none is sent twice"
+    states = {one.destination: one.state for one in hospital.deliveries.of_job("j1")}
+    assert states == {"pacs": DeliveryState.PENDING, "other": DeliveryState.SUCCESS}
+    hospital.orthanc.jobs["sending-1"] = {"State": "Success", "ErrorDescription": ""}
+    courier.send_due()
+    assert {one.state for one in hospital.deliveries.of_job("j1")} == {DeliveryState.SUCCESS}
 
 
 def test_one_orthanc_sends_and_another_takes_over_when_it_is_dead(hospital: Hospital, courier: Courier) -> None:

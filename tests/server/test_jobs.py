@@ -152,6 +152,36 @@ def test_cancel(jobs: JobStore) -> None:
     assert jobs.is_cancelled("j1")
 
 
+@pytest.mark.parametrize("what", ["fails", "stops", "dies"])
+def test_a_job_that_was_to_end_does_not_begin_anew_whatever_happens_to_it(
+    connect: Callable[[], Database], what: str
+) -> None:
+    jobs, other = JobStore(connect(), "here"), JobStore(connect(), "there")
+    jobs.add(JOB)
+    job = jobs.take(0)
+    assert job is not None
+    other.cancel("j1")
+    if what == "fails":
+        jobs.retry_later(job, "InternalError", "The disk is full.")
+    elif what == "stops":
+        jobs.put_back(job)
+    else:
+        other.recover({"there"})
+    assert (other["j1"].state, other["j1"].reason) == (State.FAILURE, "Cancelled")
+    other.requeue("j1")
+    assert other.take(0) is not None, "somebody wants it after all"
+    other.recover({"there"})
+    assert other["j1"].state == State.RUNNING
+
+
+def test_identifiers_come_in_the_order_of_the_jobs(jobs: JobStore) -> None:
+    for number in range(5):
+        jobs.add(replace(JOB, id=f"j{number}", series=f"series-{number % 2}"))
+    for wanted in (JobsRequest(), JobsRequest(limit=2), JobsRequest(series="series-1", states=("Pending",))):
+        assert jobs.ids(wanted) == [job.id for job in jobs.select(wanted)]
+    assert len(jobs.ids(JobsRequest(series="series-1"))) == 2
+
+
 def test_a_running_job_does_not_begin_anew(jobs: JobStore) -> None:
     jobs.add(JOB)
     jobs.take(0)

@@ -15,7 +15,7 @@ from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.postgresql import PostgresqlDatabase
-from covid_ct.server.servers import DEAD_AFTER_S, Caretaker, Servers
+from covid_ct.server.servers import BEAT_S, DEAD_AFTER_S, Caretaker, Servers
 from tests.postgresql import PostgresqlServer
 
 JOB = Job("j1", "series-1", "1.2.3", Trigger.REST)
@@ -56,6 +56,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         yield now
 
 
+def wait(clock: list[float], seconds: float, *actions: Callable[[], None]) -> None:
+    """Let time pass, in which some things are done again and again."""
+    end = clock[0] + seconds
+    while clock[0] < end:
+        clock[0] += BEAT_S
+        for action in actions:
+            action()
+
+
 def test_many_takers_take_each_job_once(shared: Connect) -> None:
     sites = [Site(shared(), f"site {number}") for number in range(3)]
     for number in range(60):
@@ -83,9 +92,7 @@ def test_a_silent_orthancs_job_is_taken_over_and_no_other(shared: Connect, clock
         looking.jobs.add(replace(JOB, id=name))
         site.jobs.take(0)
     looking.look()
-    clock[0] += DEAD_AFTER_S + 1
-    alive.servers.beat()
-    looking.look()
+    wait(clock, DEAD_AFTER_S + 1, alive.servers.beat, looking.look)
     assert [looking.jobs[name].state for name in ("j1", "j2")] == [State.RUNNING, State.PENDING]
     assert looking.servers.alive() == {"alive", "looking"}
     assert ["j2" in line and "dead" in line for line in looking.log] == [True]
@@ -97,6 +104,21 @@ def test_a_silent_orthancs_job_is_taken_over_and_no_other(shared: Connect, clock
     assert (looking.jobs["j2"].state, looking.jobs["j2"].server) == (State.RUNNING, "looking")
     assert not looking.jobs.is_cancelled("j2")
     assert looking.jobs["j1"].server == "alive"
+
+
+def test_nobody_dies_of_a_database_that_was_away(shared: Connect, clock: list[float]) -> None:
+    """As long as it is, nobody can say that he lives."""
+    working, looking = Site(shared(), "working"), Site(shared(), "looking")
+    looking.jobs.add(JOB)
+    working.jobs.take(0)
+    for site in (working, looking):
+        site.look()
+    clock[0] += 10 * DEAD_AFTER_S
+    looking.look()
+    wait(clock, 2 * DEAD_AFTER_S, working.look, looking.look)
+    assert (looking.jobs["j1"].state, looking.jobs["j1"].crashes) == (State.RUNNING, 0)
+    wait(clock, DEAD_AFTER_S + 1, looking.look)
+    assert looking.jobs["j1"].state == State.PENDING
 
 
 def test_one_that_ends_in_order_is_not_waited_for(shared: Connect) -> None:

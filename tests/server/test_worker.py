@@ -4,6 +4,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -189,6 +190,42 @@ def test_who_sent_a_series_gets_the_results_of_what_is_left_of_it(worker: Worker
     assert hospital.jobs[job.id].reason == "SeriesChanged"
     (other,) = (one for one in hospital.jobs.select(JobsRequest()) if one.id != job.id)
     assert [delivery.destination for delivery in hospital.deliveries.of_job(other.id)] == ["ct"]
+
+
+def test_a_series_that_still_arrives_is_not_analysed_in_part(worker: Worker, hospital: Hospital) -> None:
+    job = hospital.intake.consider(hospital.series)
+    assert job is not None
+
+    def more(_: Job) -> None:
+        hospital.orthanc.delete(next(iter(hospital.orthanc.instances)))
+        hospital.orthanc.unstable.add(hospital.series)
+        raise NotFoundError("changed")
+
+    one_turn(worker, more)
+    assert hospital.jobs[job.id].reason == "SeriesChanged"
+    assert [one.id for one in hospital.jobs.select(JobsRequest())] == [job.id]
+
+
+def test_a_job_that_vanished_stops_no_other(
+    worker: Worker, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the database is put back to an earlier state."""
+    monkeypatch.setattr("covid_ct.server.worker.TROUBLE_S", 0.0)
+    first = hospital.intake.ask(hospital.series, Trigger.REST)
+    done: list[str] = []
+
+    def vanish(job: Job) -> None:
+        done.append(job.id)
+        if len(done) == 1:
+            hospital.database.change("DELETE FROM jobs WHERE id = ?", (job.id,))
+            hospital.jobs.add(replace(first, id="another"))
+        else:
+            worker.stop()
+
+    worker._analyse = vanish  # type: ignore[method-assign]
+    worker._store = lambda _: None  # type: ignore[assignment,method-assign]
+    work(worker)
+    assert done == [first.id, "another"]
 
 
 def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: Hospital) -> None:

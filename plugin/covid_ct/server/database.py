@@ -34,6 +34,7 @@ SCHEMA = "".join(
     for table, columns in TABLES.items()
 ) + (
     "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);\n"
+    "CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created DESC, id);\n"
     "CREATE UNIQUE INDEX IF NOT EXISTS deliveries_of_job ON deliveries (job, destination);\n"
 )
 

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,11 +20,12 @@ IDLE_S = 2.0
 
 
 class DeliveryState(StrEnum):
-    """States of a delivery; `Retry` carries the last attempt's error."""
+    """States of a delivery; `Retry` carries the last attempt's error, `Failure` why there is none any more."""
 
     PENDING = "Pending"
     SUCCESS = "Success"
     RETRY = "Retry"
+    FAILURE = "Failure"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,10 @@ class DeliveryStore:
         """Have the job's results sent to these destinations once it has succeeded."""
         for destination in destinations:
             row = {"job": job_id, "destination": destination, "state": DeliveryState.PENDING}
-            self._database.insert("deliveries", row | {"attempts": 0, "error": "", "not_before": ""})
+            new = {"attempts": 0, "error": "", "not_before": ""}
+            self._database.insert("deliveries", row | new)
+            # One that had ended for want of results may get those of another analysis.
+            self._database.update("deliveries", row | {"state": DeliveryState.FAILURE}, row | new)
 
     def of_job(self, job_id: str) -> list[Delivery]:
         """The deliveries of one job."""
@@ -89,15 +92,15 @@ class DeliveryStore:
 
     def take(self) -> list[tuple[Delivery, list[str]]]:
         """Deliveries to be tried now and by nobody else, each with the Orthanc ids of the results."""
-        due = (DeliveryState.SUCCESS, timestamp(), State.SUCCESS)
-        where = "state != ? AND not_before <= ? AND job IN (SELECT id FROM jobs WHERE state = ?) AND server = ?"
+        due = (DeliveryState.PENDING, DeliveryState.RETRY, timestamp(), State.SUCCESS)
+        where = "state IN (?, ?) AND not_before <= ? AND job IN (SELECT id FROM jobs WHERE state = ?) AND server = ?"
         if self._select(f"WHERE {where}", (*due, "")):
             self._database.change(f"UPDATE deliveries SET server = ? WHERE {where}", (self._me, *due, ""))  # noqa: S608
         # Among them are those taken earlier whose sending was not begun, for the database failed.
         rows = self._database.select(
             "SELECT d.job, d.destination, d.state, d.attempts, d.error, j.results FROM deliveries d "
-            "JOIN jobs j ON j.id = d.job WHERE d.state != ? AND d.server = ? ORDER BY j.completed",
-            (DeliveryState.SUCCESS, self._me),
+            "JOIN jobs j ON j.id = d.job WHERE d.server = ? ORDER BY j.completed",
+            (self._me,),
         )
         return [(_delivery(row), [result["ID"] for result in json.loads(row[5])]) for row in rows]
 
@@ -111,6 +114,10 @@ class DeliveryStore:
         self._release(
             delivery, state=DeliveryState.RETRY, attempts=attempts, error=sentence, not_before=due_after(attempts)
         )
+
+    def give_up(self, delivery: Delivery, sentence: str) -> None:
+        """Note why there is nothing to be sent any more."""
+        self._release(delivery, state=DeliveryState.FAILURE, attempts=delivery.attempts + 1, error=sentence)
 
     def recover(self, alive: Collection[str]) -> None:
         """Put back what was on its way where Orthanc died.
@@ -166,6 +173,8 @@ class Courier(threading.Thread):
         self._pacs = pacs
         self._log = log
         self._stop_asked = threading.Event()
+        # By job and destination: what is on its way, and Orthanc's job that sends it.
+        self._sending: dict[tuple[str, str], tuple[Delivery, str]] = {}
 
     def stop(self) -> None:
         """Ask the thread to end soon; what has not arrived is sent after the next start."""
@@ -173,26 +182,28 @@ class Courier(threading.Thread):
 
     def run(self) -> None:
         """Send what is due until stopped."""
-        while not self._stop_asked.wait(IDLE_S):
+        while not self._stop_asked.wait(POLL_S if self._sending else IDLE_S):
             try:
                 self.send_due()
             except Exception as error:  # noqa: BLE001 - the thread outlives a full disk; what is due stays due
                 self._log(f"Deliveries cannot be kept: {type(error).__name__}: {error}")
 
     def send_due(self) -> None:
-        """Have all that is due sent, and wait until it arrived or failed."""
-        sending = {}
+        """Have all that is due sent, and look which of what is on its way arrived or failed."""
+        for key, (delivery, job) in list(self._sending.items()):
+            if self._ended(delivery, job):
+                del self._sending[key]
         for delivery, instances in self._deliveries.take():
             # Orthanc 1.10.1 that tells of its end takes no job before that is heard, which needs the lock held here.
             if self._stop_asked.is_set():
                 return
+            key = (delivery.job, delivery.destination)
+            if key in self._sending:
+                continue
             try:
-                sending[delivery] = self._pacs.send(delivery.destination, instances)
+                self._sending[key] = delivery, self._pacs.send(delivery.destination, instances)
             except CovidCtError as error:
-                self._fail(delivery, str(error))
-        while sending and not self._stop_asked.is_set():
-            time.sleep(POLL_S)
-            sending = {delivery: job for delivery, job in sending.items() if not self._ended(delivery, job)}
+                self._fail(delivery, str(error), instances)
 
     def _ended(self, delivery: Delivery, orthanc_job: str) -> bool:
         try:
@@ -207,7 +218,20 @@ class Courier(threading.Thread):
             self._fail(delivery, error)
         return state in ("Success", "Failure", "Forgotten")
 
-    def _fail(self, delivery: Delivery, error: str) -> None:
+    def _fail(self, delivery: Delivery, error: str, instances: Sequence[str] = ()) -> None:
+        """Note a failed attempt; the last one where Orthanc does not hold the results any more."""
+        if instances and not self._holds(instances):
+            sentence = f"The results were deleted before they could be sent to {delivery.destination}."
+            self._deliveries.give_up(delivery, sentence)
+            self._log(f"Job {delivery.job}: {sentence}")
+            return
         sentence = f"The results could not be sent to {delivery.destination}: {error.rstrip('.')}."
         self._deliveries.retry_later(delivery, sentence)
         self._log(f"Job {delivery.job}: {sentence}")
+
+    def _holds(self, instances: Sequence[str]) -> bool:
+        """Whether Orthanc holds instances, as far as it tells."""
+        try:
+            return self._pacs.has_instances(instances)
+        except CovidCtError:
+            return True

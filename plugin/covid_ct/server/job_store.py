@@ -59,15 +59,13 @@ class JobStore:
 
     def select(self, wanted: JobsRequest) -> list[Job]:
         """The jobs that somebody asked for, the newest first."""
-        where, values = ["1 = 1"], []
-        if wanted.series:
-            where.append("series = ?")
-            values.append(wanted.series)
-        if wanted.states:
-            where.append(f"state IN ({', '.join('?' for _ in wanted.states)})")
-            values += wanted.states
-        clause = f"WHERE {' AND '.join(where)} ORDER BY created DESC, id"
-        return self._select(f"{clause} LIMIT {wanted.limit}" if wanted.limit else clause, values)
+        return self._select(*_clause(wanted))
+
+    def ids(self, wanted: JobsRequest) -> list[str]:
+        """Their identifiers alone; thousands of findings would fill the memory."""
+        clause, values = _clause(wanted)
+        rows = self._database.select(f"SELECT id FROM jobs {clause}", values)  # noqa: S608 - of this module
+        return [str(row[0]) for row in rows]
 
     def failures(self, limit: int) -> list[Job]:
         """The last failed jobs, newest first."""
@@ -124,6 +122,8 @@ class JobStore:
 
     def retry_later(self, job: Job, reason: str, sentence: str) -> None:
         """Have a failed job tried again after a growing delay, or give it up after `MAX_ATTEMPTS`."""
+        if self._ended_as_asked(job):
+            return
         if job.attempts >= MAX_ATTEMPTS:
             self.fail(job.id, reason, sentence)
             return
@@ -133,6 +133,8 @@ class JobStore:
 
     def put_back(self, job: Job) -> None:
         """Undo `take`, where Orthanc stops before the job could end."""
+        if self._ended_as_asked(job):
+            return
         self._release(job.id, state=State.PENDING, stage="waiting", attempts=job.attempts - 1, server="")
 
     def requeue(self, job_id: str) -> Job:
@@ -148,14 +150,20 @@ class JobStore:
     def cancel(self, job_id: str) -> Job:
         """Ask a running job to end; end a waiting one at once."""
         job = self[job_id]
-        sentence = f"The analysis of series {job.series_uid} was cancelled."
         if job.state == State.RUNNING:
             self._change(job, cancelled=1)
             self._cancelled.add(job_id)
-        elif not job.ended and not self._change(job, **_failure(Failure.CANCELLED, sentence)):
+        elif not job.ended and not self._change(job, **_cancellation(job)):
             # It was taken in between.
             return self.cancel(job_id)
         return self[job_id]
+
+    def _ended_as_asked(self, job: Job) -> bool:
+        """Whether a job that runs here, and would begin anew, was to end, as it does now."""
+        if not self._database.select("SELECT id FROM jobs WHERE id = ? AND cancelled = 1", (job.id,)):
+            return False
+        self._release(job.id, **_cancellation(job))
+        return True
 
     def is_cancelled(self, job_id: str) -> bool:
         """Whether a job that runs here was asked to end, or is no longer this Orthanc's."""
@@ -189,13 +197,16 @@ class JobStore:
         """
         recovered = []
         with self._database.changed:
+            asked = {row[0] for row in self._database.select("SELECT id FROM jobs WHERE cancelled = 1")}
             for job in self._select("WHERE state = ?", (State.RUNNING,)):
                 # One taken here whose worker never heard of it, for the connection broke, runs nowhere.
                 unheard = job.server == self._me and job.id not in self._taken
                 if job.server in alive and not unheard:
                     continue
                 crashes = job.crashes + (job.stage != SAFE_STAGE and not unheard)
-                if crashes < MAX_CRASHES:
+                if job.id in asked:
+                    changed = self._change(job, crashes=crashes, **_cancellation(job))
+                elif crashes < MAX_CRASHES:
                     # Its stage is that of the next attempt, which has not begun.
                     changed = self._change(job, state=State.PENDING, stage="waiting", crashes=crashes, server="")
                 else:
@@ -238,6 +249,24 @@ class JobStore:
         values["results"] = json.loads(values["results"])
         _, values["progress"] = self._taken.get(values["id"], ("", values["progress"]))
         return Job(**values)
+
+
+def _clause(wanted: JobsRequest) -> tuple[str, list[str]]:
+    """What chooses and orders jobs in SQL, and the values in it."""
+    where, values = ["1 = 1"], []
+    if wanted.series:
+        where.append("series = ?")
+        values.append(wanted.series)
+    if wanted.states:
+        where.append(f"state IN ({', '.join('?' for _ in wanted.states)})")
+        values += wanted.states
+    clause = f"WHERE {' AND '.join(where)} ORDER BY created DESC, id"
+    return (f"{clause} LIMIT {wanted.limit}" if wanted.limit else clause), values
+
+
+def _cancellation(job: Job) -> dict[str, Any]:
+    """Columns of a job that somebody ended."""
+    return _failure(Failure.CANCELLED, f"The analysis of series {job.series_uid} was cancelled.")
 
 
 def _failure(reason: str, sentence: str) -> dict[str, Any]:

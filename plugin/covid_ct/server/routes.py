@@ -88,8 +88,9 @@ class Routes:
 
         def jobs() -> list[Any]:
             wanted = parse_jobs_request(request.get("get", {}))
-            found = self._jobs.select(wanted)
-            return [self._shown(job) if wanted.expand else job.id for job in found]
+            if wanted.expand:
+                return [self._shown(job) for job in self._jobs.select(wanted)]
+            return self._jobs.ids(wanted)
 
         self._answer(output, request, "GET", lambda: self._at_desk(jobs))
 

@@ -33,6 +33,7 @@ class Servers:
         self._database = database
         self.me = me
         self._seen: dict[str, tuple[int, float]] = {}
+        self._looked = time.monotonic()
 
     def beat(self) -> None:
         """Say that this Orthanc lives."""
@@ -52,6 +53,10 @@ class Servers:
         """Names of the Orthancs that live, and forget the others."""
         now = time.monotonic()
         beats: dict[str, int] = dict(self._database.select("SELECT id, beats FROM servers"))
+        if now - self._looked > 2 * BEAT_S:
+            # Nobody could say anything either, such as where the database was away.
+            self._seen = {}
+        self._looked = now
         self._seen = {
             name: self._seen[name] if name in self._seen and self._seen[name][0] == count else (count, now)
             for name, count in beats.items()

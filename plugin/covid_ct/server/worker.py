@@ -92,7 +92,8 @@ class Worker(threading.Thread):
         while not self._stop_asked.is_set():
             job = None
             try:
-                if unsettled is not None and self._jobs[unsettled.id].state == State.RUNNING:
+                left = self._jobs.get(unsettled.id) if unsettled is not None else None
+                if unsettled is not None and left is not None and left.state == State.RUNNING:
                     self._jobs.retry_later(
                         unsettled, Failure.INTERNAL_ERROR, "What became of the analysis could not be kept."
                     )
@@ -149,8 +150,8 @@ class Worker(threading.Thread):
         try:
             if job.trigger in (Trigger.REST, Trigger.SENT_TO_AET):
                 self._intake.ask(job.series, job.trigger)
-            else:
-                # Who sent it gets the results.
+            elif self._pacs.series(job.series).stable:
+                # Who sent it gets the results. What still arrives is considered once it is whole.
                 self._intake.consider(job.series)
         except NotFoundError:
             self._log(f"Job {job.id}: series {job.series} was deleted")

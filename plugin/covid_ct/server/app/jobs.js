@@ -19,17 +19,18 @@ async function learnTitles(jobs) {
   if (!unknown.length) {
     return;
   }
-  unknown.forEach((series) => titles.set(series, ''));
   try {
     const studies = await post('/tools/bulk-content', { Resources: unknown, Level: 'Study', Metadata: false });
     studies.forEach((study) => {
       study.Series.forEach((series) => titles.set(series, titleOf(study, study.MainDicomTags.StudyDescription)));
     });
   } catch (error) {
-    if (!(error instanceof OrthancError)) {
+    // What failed for a while is asked again.
+    if (!(error instanceof OrthancError) || error.status !== 403) {
       throw error;
     }
   }
+  unknown.filter((series) => !titles.has(series)).forEach((series) => titles.set(series, ''));
 }
 
 /** Orthanc's notation of a UTC time as the reader's local time. */
@@ -57,6 +58,9 @@ function actionsOf(job) {
 function deliveryLine({ Destination, State, Attempts, Error }) {
   if (State === 'Success') {
     return `Sent to ${Destination}.`;
+  }
+  if (State === 'Failure') {
+    return `Not sent to ${Destination}. ${Error}`;
   }
   return State === 'Retry'
     ? `Not sent to ${Destination} yet, tried ${Attempts} times. ${Error}`
