@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
+from pydicom.uid import generate_uid
 
 from covid_ct.phantom import Lesions, Phantom, PhantomOptions, Position, build_anatomy, scan, write_folder
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
@@ -152,6 +153,75 @@ def test_every_placement_looks_the_same(
     assert np.abs(drawn - expected[:, :, None]).max() <= 1
     marks = {edge: page.locator(f"#mark-{edge}").inner_text() for edge in ("left", "right", "top", "bottom")}
     assert marks == {"left": "R", "right": "L", "top": "A", "bottom": "P"}
+
+
+def signed_12_bits(source: Path, target: Path, suffix: str) -> Path:
+    """An image with signed values of 12 bits, whose higher bits are zero, in a series of its own."""
+    image = pydicom.dcmread(source)
+    hu = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
+    image.BitsStored, image.HighBit, image.PixelRepresentation = 12, 11, 1
+    image.RescaleSlope, image.RescaleIntercept = 1, 0
+    image.PixelData = (hu.clip(-1024, 2047).astype(np.int16) & 0x0FFF).astype("<u2").tobytes()
+    image.SeriesInstanceUID = generate_uid(entropy_srcs=[image.SeriesInstanceUID, suffix])
+    image.SOPInstanceUID = generate_uid(entropy_srcs=[image.SOPInstanceUID, suffix])
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.save_as(target / source.name)
+    return target / source.name
+
+
+def test_bits_above_the_stored_ones_are_no_part_of_a_value(
+    page: Page, asked: OrthancServer, phantoms: dict[str, Phantom], tmp_path: Path
+) -> None:
+    phantom = phantoms["head first, supine"]
+    (tmp_path / "signed").mkdir()
+    files = [signed_12_bits(path, tmp_path / "signed", ".12") for path in write_folder(phantom, tmp_path / "plain")]
+    show(page, asked, upload(asked, files))
+    for key in ("Home", "PageDown"):
+        page.keyboard.press(key)
+    expect(page.locator("#where")).to_contain_text("Slice 11 of 20")
+    wait_for_picture(page)
+    settle(page)
+    expected = windowed(axial(phantom, phantom.hu, 11), LUNG_WINDOW)
+    assert np.abs(picture(page) - expected[:, :, None]).max() <= 1
+
+
+def test_findings_of_a_series_that_has_changed_since_are_told_for_what_they_are(
+    page: Page, asked: OrthancServer, phantoms: dict[str, Phantom], tmp_path: Path
+) -> None:
+    (tmp_path / "signed").mkdir()
+    plain = write_folder(phantoms["feet first"], tmp_path / "plain")
+    files = [signed_12_bits(path, tmp_path / "signed", ".13") for path in plain]
+    series = upload(asked, files)
+    found = asked.post("/covid/analyze", {"Series": series, "Synchronous": True})
+    lesion = max(found["lesions"], key=lambda one: float(one["volume_ml"]))
+    instances = asked.get(f"/series/{series}/instances")
+    heights = {one["ID"]: float(one["MainDicomTags"]["ImagePositionPatient"].split("\\")[2]) for one in instances}
+    lowest, next_to_it = sorted(heights, key=lambda one: heights[one])[:2]
+    for instance in (lowest, next_to_it):
+        asked.request("DELETE", f"/instances/{instance}")
+    kinds = {result["Kind"]: result["ID"] for result in found["Results"]}
+    asked.request("DELETE", f"/instances/{kinds['lungs.seg']}")
+    show(page, asked, series)
+    wait_for_picture(page)
+    expect(page.locator("#job")).to_contain_text("These findings are of 20 images; the series has 18 now.")
+    expect(page.locator("#job button")).to_have_text("Analyze for COVID-19")
+    z = float(re.findall(r"z (-?[0-9.]+) mm", page.locator("#where").inner_text())[0])
+    spacing = abs(heights[lowest] - heights[next_to_it])
+    assert abs(z - lesion["center_mm"][2]) <= spacing
+    expect(page.locator("#results")).to_contain_text("Report")
+    with page.expect_navigation():
+        page.locator("#job button").click()
+    wait_for_picture(page)
+    expect(page.locator("#results")).to_contain_text("Report")
+    assert page.locator("#job").inner_text() == ""
+    assert asked.get(f"/covid/series/{series}")["slices"] == 18
+
+
+def test_the_slider_goes_as_the_keys_do(results: Page) -> None:
+    before = place(results)
+    results.locator("#slice").focus()
+    results.keyboard.press("ArrowDown")
+    assert place(results) == before + 1
 
 
 def test_the_overlay_is_the_segmentation(

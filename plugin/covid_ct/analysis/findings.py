@@ -151,6 +151,7 @@ class Findings(LabelMaps):
     def to_dict(self) -> dict[str, Any]:
         """The findings without the masks, ready for JSON."""
         return {
+            "slices": len(self.lungs),
             **asdict(self.measurements),
             "covid_probability": self.covid_probability,
             "models": [asdict(model) for model in self.models],

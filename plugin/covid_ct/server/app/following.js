@@ -28,7 +28,17 @@ export async function follow(place, jobId) {
   let cancel;
   place.replaceChildren(line, bar);
   for (;;) {
-    const job = await getJson(`/covid/jobs/${jobId}`);
+    const job = await getJson(`/covid/jobs/${jobId}`).catch((error) => {
+      if (error.status && error.status < 500) {
+        throw error;
+      }
+      return null;
+    });
+    if (!job) {
+      // Orthanc is busy, or does not answer for a while.
+      await new Promise((resolve) => setTimeout(resolve, 4 * POLL_MS));
+      continue;
+    }
     const text = jobLine(job);
     if (line.textContent !== text) {
       line.textContent = text;

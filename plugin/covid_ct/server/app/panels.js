@@ -85,9 +85,10 @@ export function showLesions(findings, viewer) {
   }
   fill('lesions', lesions.slice(0, MOST_LESIONS).map((lesion) => {
     const side = lesion.side === 'right' ? 'Right' : 'Left';
-    const text = `${side} lung, ${milliliters(lesion.volume_ml)}, ${viewer.stack.name(lesion.slice_index)}`;
-    const button = element('button', text, { type: 'button', 'data-index': lesion.slice_index });
-    button.addEventListener('click', () => viewer.goTo(lesion.slice_index));
+    const index = viewer.stack.sliceOf(lesion, findings);
+    const text = `${side} lung, ${milliliters(lesion.volume_ml)}, ${viewer.stack.name(index)}`;
+    const button = element('button', text, { type: 'button', 'data-index': index });
+    button.addEventListener('click', () => viewer.goTo(index));
     return item(button);
   }));
   const rest = lesions.slice(MOST_LESIONS);

@@ -91,7 +91,9 @@ function listen(viewer) {
   at('picture').addEventListener('pointermove', () => showHu(viewer));
   at('picture').addEventListener('pointerleave', () => showHu(viewer));
   document.addEventListener('keydown', (event) => {
-    if (event.target.matches('input:not([type=checkbox])') || event.ctrlKey || event.altKey || event.metaKey) {
+    // The slider of slices goes as the keys go elsewhere; by itself, "down" would lead to the head.
+    const writing = event.target.matches('input:not([type=checkbox]):not(#slice)');
+    if (writing || event.ctrlKey || event.altKey || event.metaKey) {
       return;
     }
     // Who reads on below the list of lesions scrolls the page.
@@ -119,7 +121,7 @@ function showPicture(instances, findings) {
   listen(viewer);
   panels.reveal('viewer');
   const lesions = findings ? [...findings.lesions].sort((a, b) => b.volume_ml - a.volume_ml) : [];
-  viewer.goTo(lesions.length ? lesions[0].slice_index : Math.floor(stack.length / 2));
+  viewer.goTo(lesions.length ? stack.sliceOf(lesions[0], findings) : Math.floor(stack.length / 2));
   return viewer;
 }
 
@@ -131,8 +133,8 @@ async function showOverlay(viewer, findings) {
   at('picture').dataset.segmentations = segmentations.length;
 }
 
-/** Tell what is known of a series without findings, and offer to analyse it. */
-async function showJob(series) {
+/** Tell how far the analysis of a series is that has no findings as it is now, or offer it. */
+async function showJob(series, sentence) {
   const place = at('job');
   const showEnd = async (id) => {
     const job = await follow(place, id);
@@ -141,13 +143,12 @@ async function showJob(series) {
     }
   };
   const [job] = await getJson(`/covid/jobs?expand&limit=1&series=${series}`);
-  say('This series has no findings.');
   if (job && job.State !== 'Success') {
     await showEnd(job.ID);
     return;
   }
   const button = panels.element('button', 'Analyze for COVID-19', { type: 'button' });
-  place.replaceChildren(button);
+  place.replaceChildren(...sentence, button);
   button.addEventListener('click', () => {
     button.disabled = true;
     post('/covid/analyze', { Series: series })
@@ -163,11 +164,18 @@ async function showFindings(findings, viewer, study, series) {
   panels.markLesions(viewer.index);
   panels.showNotes(findings);
   await viewer.painted; // what follows would delay the first picture
-  await showOverlay(viewer, findings).finally(() => viewer.loader.loadAhead());
-  await Promise.all([
-    panels.showLinks(findings, study),
-    panels.showHistory(study.ParentPatient, series),
-  ]);
+  const { stack } = viewer;
+  const drawn = await Promise.allSettled([showOverlay(viewer, findings).finally(() => viewer.loader.loadAhead())]);
+  const others = [panels.showLinks(findings, study), panels.showHistory(study.ParentPatient, series)];
+  if (!stack.isOf(findings)) {
+    const sentence = `These findings are of ${findings.slices} images; the series has ${stack.length} now.`;
+    others.push(showJob(series, [panels.element('p', sentence, { role: 'alert' })]));
+  }
+  // One that fails, as where a result was deleted, keeps no other.
+  const failed = [...drawn, ...(await Promise.allSettled(others))].find(({ reason }) => reason);
+  if (failed) {
+    throw failed.reason;
+  }
 }
 
 async function main() {
@@ -182,12 +190,13 @@ async function main() {
     await showFindings(findings, viewer, study, series.ID);
   } else {
     viewer.loader.loadAhead();
-    await showJob(series.ID);
+    say('This series has no findings.');
+    await showJob(series.ID, []);
   }
 }
 
 main().catch((error) => {
-  at('job').replaceChildren(panels.element('p', error.message, { role: 'alert' }));
+  at('job').append(panels.element('p', error.message, { role: 'alert' }));
   if (at('answer').textContent === 'Loading …') {
     say('');
   }

@@ -79,11 +79,15 @@ async function loadSlice(id) {
   if (stored.length !== rows * columns) {
     throw new Error('This image is not one frame of one channel.');
   }
+  // Bits above BitsStored are no part of the value, whatever fills them; Orthanc hands them on as they are.
+  const unused = 32 - Number(tags.BitsStored);
+  const signed = tags.PixelRepresentation === '1';
   const slope = Number(tags.RescaleSlope || 1);
   const intercept = Number(tags.RescaleIntercept || 0);
   const hu = new Int16Array(stored.length);
   for (let i = 0; i < hu.length; i += 1) {
-    hu[i] = Math.max(-32768, Math.min(32767, Math.round(slope * stored[i] + intercept)));
+    const value = signed ? (stored[i] << unused) >> unused : (stored[i] << unused) >>> unused;
+    hu[i] = Math.max(-32768, Math.min(32767, Math.round(slope * value + intercept)));
   }
   const spacing = tags.PixelSpacing ? numbers(tags.PixelSpacing) : [1, 1];
   return { hu, rows, columns, spacing };
@@ -113,6 +117,7 @@ export class Stack {
       };
     });
     this.slices.sort((a, b) => a.distance - b.distance);
+    this.normal = normal;
     this.turn = turnOf(row, column);
     this.marks = this.placed ? marksOf(row, column, this.turn) : { top: '', right: '', bottom: '', left: '' };
     this.headLast = this.placed && normal[2] > 0;
@@ -126,6 +131,22 @@ export class Stack {
   name(index) {
     const { number } = this.slices[index];
     return number ? `image ${number}` : `slice ${this.flip(index) + 1}`;
+  }
+
+  /** Index of the slice that is nearest to a point in the patient. */
+  nearest(point) {
+    const away = ({ distance }) => Math.abs(distance - dot(this.normal, point));
+    return this.slices.reduce((best, slice, index) => (away(slice) < away(this.slices[best]) ? index : best), 0);
+  }
+
+  /** Whether it holds as many images as were analysed; findings of earlier versions do not tell. */
+  isOf(findings) {
+    return findings.slices === undefined || findings.slices === this.length;
+  }
+
+  /** Index of the slice that shows a lesion; where images came or went since, of the one nearest to its middle. */
+  sliceOf(lesion, findings) {
+    return this.isOf(findings) && lesion.slice_index < this.length ? lesion.slice_index : this.nearest(lesion.center_mm);
   }
 
   /** Index of the slice at a place on the screen's way from head to feet, and the other way round. */
