@@ -156,14 +156,15 @@ def test_every_placement_looks_the_same(
 
 
 def signed_12_bits(source: Path, target: Path, suffix: str) -> Path:
-    """An image with signed values of 12 bits, whose higher bits are zero, in a series of its own."""
+    """An image with signed values of 12 bits, whose higher bits are zero, of another patient."""
     image = pydicom.dcmread(source)
     hu = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
     image.BitsStored, image.HighBit, image.PixelRepresentation = 12, 11, 1
     image.RescaleSlope, image.RescaleIntercept = 1, 0
     image.PixelData = (hu.clip(-1024, 2047).astype(np.int16) & 0x0FFF).astype("<u2").tobytes()
-    image.SeriesInstanceUID = generate_uid(entropy_srcs=[image.SeriesInstanceUID, suffix])
-    image.SOPInstanceUID = generate_uid(entropy_srcs=[image.SOPInstanceUID, suffix])
+    image.PatientID += suffix
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        setattr(image, keyword, generate_uid(entropy_srcs=[image[keyword].value, suffix]))
     image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
     image.save_as(target / source.name)
     return target / source.name
