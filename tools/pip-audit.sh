@@ -2,15 +2,19 @@
 # Ask the vulnerability service about our pinned packages. Usage: pip-audit.sh PYTHON
 set -eu
 answer=$(mktemp)
-trap 'rm -f "$answer"' EXIT
-for list in requirements-base.txt requirements.txt requirements-no-deps.txt; do
-    "$1" -m pip_audit --progress-spinner off --disable-pip --no-deps --format json -r "$list" >"$answer" 2>/dev/null || true
-    "$1" - "$list" "$answer" <<'END'
+errors=$(mktemp)
+trap 'rm -f "$answer" "$errors"' EXIT
+for list in requirements-base.txt requirements.txt requirements-no-deps.txt requirements-gpu.txt; do
+    "$1" -m pip_audit --progress-spinner off --disable-pip --no-deps --format json -r "$list" >"$answer" 2>"$errors" || true
+    "$1" - "$list" "$answer" "$errors" <<'END'
 import json, sys
-name, path = sys.argv[1:]
+name, path, errors = sys.argv[1:]
 try:
     packages = json.load(open(path))["dependencies"]
 except ValueError:
+    said = open(errors).read()
+    if "ConnectionError" not in said and "Max retries" not in said and "Failed to resolve" not in said:
+        sys.exit(f"pip-audit cannot look through {name}:\n{said}")
     sys.exit(print(f"pip-audit: SKIPPED {name}: the vulnerability service cannot be reached from here."))
 weak = [f"{p['name']} {p['version']}: {v['id']}" for p in packages for v in p.get("vulns", [])]
 unknown = [p["name"] for p in packages if "skip_reason" in p]

@@ -105,6 +105,8 @@ def test_compose_file() -> None:
         check(configuration)
         assert configuration["PostgreSQL"]["Host"] in services
         assert configuration["PostgreSQL"]["Lock"] is False
+        # In quotation marks, so that one of digits alone is no number.
+        assert service["environment"]["ORTHANC__POSTGRESQL__PASSWORD"].startswith('"${')
         state = configuration["CovidCt"]["StateFolder"]
         mounts = dict(reversed(mount.split(":")) for mount in service["volumes"])
         # Images are shared; what waits to be stored is each one's own.
@@ -116,5 +118,5 @@ def test_compose_file() -> None:
     assert len(set(ports)) == len(ports)
     # HTTP is for this machine only; the registered user's password is asked for, never shipped.
     assert all(port.startswith("127.0.0.1:") for port in ports if "804" in port)
-    passwords = re.findall(r"(?:PASSWORD: |\"radiology\": \")(.{2})", (REPOSITORY / "compose.yaml").read_text())
+    passwords = re.findall(r"(?:PASSWORD: (?:'\")?|\"radiology\": \")(.{2})", (REPOSITORY / "compose.yaml").read_text())
     assert set(passwords) == {"${"}

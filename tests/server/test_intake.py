@@ -54,6 +54,16 @@ def test_a_called_aet_asks_and_its_known_sender_gets_the_results(hospital: Hospi
     assert [delivery.destination for delivery in hospital.deliveries.of_job(job.id)] == ["scanner"]
 
 
+def test_titles_are_compared_as_orthanc_does(hospital: Hospital) -> None:
+    hospital.orthanc.modalities = {"scanner": {"AET": "Ct1", "Host": "192.0.2.1"}}
+    for instance in hospital.orthanc.instances:
+        for name, value in (("CalledAET", "CovidAet"), ("RemoteAET", "cT1"), ("RemoteIP", "192.0.2.1")):
+            hospital.orthanc.metadata[instance, name] = value
+    job = hospital.configured(automatic=False).consider(hospital.series)
+    assert job is not None
+    assert [one.destination for one in hospital.deliveries.of_job(job.id)] == ["scanner"]
+
+
 def test_a_sender_is_known_by_title_and_address(hospital: Hospital) -> None:
     instance = next(iter(hospital.orthanc.instances))
     hospital.orthanc.metadata |= {(instance, "RemoteAET"): "CT1", (instance, "RemoteIP"): "192.0.2.1"}

@@ -12,7 +12,7 @@ from covid_ct.server.database import timestamp
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
-from covid_ct.server.pacs import AT_ONCE, Pacs, SeriesRecord, series_header
+from covid_ct.server.pacs import AT_ONCE, Pacs, SeriesRecord, same_title, series_header
 from covid_ct.server.requests import AnalyzeRequest
 
 
@@ -118,7 +118,7 @@ class Intake:
     def consider_sent(self, orthanc_job: str) -> list[Job]:
         """The jobs of the series that Orthanc itself sent to one of our AE titles."""
         title, resources = self.pacs.sent_to(orthanc_job)
-        if title not in self.configuration.aet_titles:
+        if not self._is_ours(title):
             return []
         series = dict.fromkeys(series for resource in resources for series in self.pacs.series_under(resource))
         records = [self.pacs.series(one) for one in series]
@@ -135,11 +135,14 @@ class Intake:
 
     def _called(self, instances: Sequence[str]) -> str | None:
         """The first of some instances that was sent to one of our AE titles."""
-        titles = self.configuration.aet_titles
-        if not titles:
+        if not self.configuration.aet_titles:
             return None
         metadata = self.pacs.metadata(instances)
-        return next((instance for instance, values in metadata if values.get("CalledAET") in titles), None)
+        return next((instance for instance, values in metadata if self._is_ours(values.get("CalledAET", ""))), None)
+
+    def _is_ours(self, title: str) -> bool:
+        """Whether an AE title asks for an analysis."""
+        return any(same_title(title, own) for own in self.configuration.aet_titles)
 
     def _refusal(self, record: SeriesRecord) -> SeriesRefused | None:
         """Why the headers in Orthanc's database forbid the analysis of a series, or nothing."""

@@ -371,7 +371,7 @@ class Pacs:
         metadata = dict(self.metadata([instance])).get(instance, {})
         title, address = metadata.get("RemoteAET"), metadata.get("RemoteIP")
         for name, modality in self.modalities().items():
-            if title and modality.title == title and address in _addresses(modality.host):
+            if title and same_title(modality.title, title) and address in _addresses(modality.host):
                 return name
         return None
 
@@ -417,6 +417,11 @@ class Pacs:
         """Called AE title and resources that one of Orthanc's own jobs sent; an empty title where it sent nothing."""
         content = self._get(f"/jobs/{job}").get("Content", {})
         return str(content.get("RemoteAet", "")), [str(item) for item in content.get("ParentResources", [])]
+
+
+def same_title(one: str, other: str) -> bool:
+    """Whether two AE titles are the same to Orthanc, which by default compares them so."""
+    return one.upper() == other.upper()
 
 
 def series_header(record: SeriesRecord, image: Mapping[str, Any]) -> SeriesHeader:
