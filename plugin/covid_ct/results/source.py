@@ -48,6 +48,7 @@ _COPIED_WHERE_PRESENT = (
     "PatientAge",
     "PatientSize",
     "PatientWeight",
+    "DeidentificationMethod",
     "StudyDescription",
     "TimezoneOffsetFromUTC",
 )
@@ -223,15 +224,11 @@ def copy_identity(header: Dataset, result: Dataset) -> None:
             text = ""
         if text or keyword in _TYPE_2:
             _set_quietly(result, keyword, text)
-    if text_of(header, "PatientIdentityRemoved") in ("YES", "NO"):
-        _copy_deidentification(header, result)
+    _copy_deidentification(header, result)
 
 
 def _copy_deidentification(header: Dataset, result: Dataset) -> None:
-    """Copy whether the identity was removed, and how; without the latter DICOM allows no "YES"."""
-    method = text_of(header, "DeidentificationMethod")
-    if method and is_valid("DeidentificationMethod", method):
-        _set_quietly(result, "DeidentificationMethod", method)
+    """Copy the codes of how the identity was removed, and whether it was: without a method DICOM allows no "YES"."""
     codes = []
     for item in optional(header, "DeidentificationMethodCodeSequence") or ():
         values = {keyword: text_of(item, keyword) for keyword in _CODE}
@@ -243,7 +240,7 @@ def _copy_deidentification(header: Dataset, result: Dataset) -> None:
     if codes:
         result.DeidentificationMethodCodeSequence = codes
     removed = text_of(header, "PatientIdentityRemoved")
-    if removed == "NO" or codes or "DeidentificationMethod" in result:
+    if removed == "NO" or (removed == "YES" and (codes or "DeidentificationMethod" in result)):
         result.PatientIdentityRemoved = removed
 
 

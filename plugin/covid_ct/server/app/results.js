@@ -134,7 +134,7 @@ async function showOverlay(viewer, findings) {
 }
 
 /** Tell how far the analysis of a series is that has no findings as it is now, or offer it. */
-async function showJob(series, sentence) {
+async function showJob(series, notices) {
   const place = at('job');
   const showEnd = async (id) => {
     const job = await follow(place, id);
@@ -148,7 +148,7 @@ async function showJob(series, sentence) {
     return;
   }
   const button = panels.element('button', 'Analyze for COVID-19', { type: 'button' });
-  place.replaceChildren(...sentence, button);
+  place.replaceChildren(...notices, button);
   button.addEventListener('click', () => {
     button.disabled = true;
     post('/covid/analyze', { Series: series })
