@@ -27,3 +27,22 @@ def test_numpy_asks_for_no_large_pages(first: str, large: bool) -> None:
     )
     flags = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("VmFlags:")]
     assert any("hg" in mapping for mapping in flags) == large
+
+
+LOAD = """
+import {first}
+import onnx, onnxruntime
+from onnx import TensorProto, helper
+value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "ab"]
+graph = helper.make_graph([helper.make_node("Neg", ["a"], ["b"])], "negation", value[:1], value[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+"""
+
+
+@pytest.mark.parametrize(("first", "reports"), [("covid_ct", False), ("sys", True)])
+def test_onnx_runtime_keeps_no_reports_for_its_maker(tmp_path: Path, first: str, reports: bool) -> None:
+    """By itself it does; a newer one that never does will make the second case fail."""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1] / "plugin"), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", LOAD.format(first=first)], env=environment, check=True)
+    assert any(tmp_path.rglob("onnxruntime*")) == reports
