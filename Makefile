@@ -128,7 +128,7 @@ clean: ## remove what was installed and built here
 	@touch $@
 
 .venv/test-ready: .venv/ready requirements-test.txt
-	@tools/debian-packages.sh chromium curl poppler-utils qpdf postgresql
+	@tools/debian-packages.sh chromium curl poppler-utils qpdf postgresql qemu-user
 	@$(PIP) install -r requirements-test.txt
 	@touch $@
 

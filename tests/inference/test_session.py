@@ -48,7 +48,7 @@ def test_a_sigmoid_answers_one_channel(models):
         (
             tiny_models.manifest("lungs", model_input={"dimensions": 3, "size": [8, 64, 64]}),
             "lungs_by_density",
-            "failed",
+            "shape",
         ),
         (tiny_models.manifest("covid", features=["bilateral"]), "covid_by_mean", "inputs"),
         (
@@ -77,6 +77,57 @@ def test_logits_that_are_called_probabilities_are_found(tmp_path):
     tiny_models.write(tmp_path, content, tiny_models.lungs_by_density())
     with pytest.raises(ModelError, match="outside of 0 to 1"):
         load(tmp_path).run(np.full((1, 64, 64), -850, np.float32))
+
+
+@pytest.mark.parametrize(("role", "operation"), [("lungs", "Softmax"), ("covid", "Sigmoid")])
+def test_probabilities_are_made_once(tmp_path, role, operation):
+    """Made again, they would all lie near one another."""
+    network = tiny_models.ending_in(
+        operation, getattr(tiny_models, {"lungs": "lungs_by_density"}.get(role, "covid_by_mean"))()
+    )
+    tiny_models.write(tmp_path, tiny_models.manifest(role), network)
+    with pytest.raises(ModelError, match=f'ends in {operation} itself.* write "none"'):
+        load(tmp_path, role)
+    tiny_models.write(tmp_path, tiny_models.manifest(role, output={"activation": "none"}), network)
+    plain = tiny_models.write_all(tmp_path / "plain")
+    images = np.full((2, 64, 64), -850, np.float32)
+    np.testing.assert_allclose(load(tmp_path, role).run(images), load(plain, role).run(images), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axis", "length", "words"),
+    [(0, 1, "exactly 1 images at once.*dynamic_axes"), (1, 3, "shape .*3.* promises .*1, 64")],
+)
+def test_a_tensor_of_another_shape_is_told(tmp_path, axis, length, words):
+    network = tiny_models.lungs_by_density()
+    network.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = length
+    tiny_models.write(tmp_path, tiny_models.manifest("lungs"), network)
+    with pytest.raises(ModelError, match=words):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_a_network_that_overflows_in_8_bits_is_run_in_floats(tmp_path, monkeypatch, wrong):
+    """As on a processor with AVX2 but without VNNI."""
+    tiny_models.write(tmp_path, tiny_models.manifest("lungs"), tiny_models.in_bytes(tiny_models.lungs_by_density()))
+    real = onnxruntime.InferenceSession
+
+    class Session(real):
+        def __init__(self, content, options, providers):
+            super().__init__(content, options, providers=providers)
+            self.slip = 9 if wrong and options.get_session_config_entry("session.disable_quant_qdq") == "0" else 0
+
+        def run(self, outputs, feed, options=None):
+            return [answer + self.slip * (answer > 0) for answer in super().run(outputs, feed, options)]
+
+    right = load(tmp_path)
+    assert right.warnings == ()
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    model = load(tmp_path)
+    assert len(model.warnings) == wrong
+    assert all("calculated in floats" in warning and "by up to 9.0" in warning for warning in model.warnings)
+    images = np.full((1, 64, 64), -850, np.float32)
+    np.testing.assert_array_equal(model.run(images), right.run(images))
 
 
 def test_nan_on_a_patient_is_told(tmp_path):

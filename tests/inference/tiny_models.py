@@ -197,6 +197,34 @@ def endless_above(hu: float) -> onnx.ModelProto:
     return model
 
 
+def in_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, but that its answer goes through 8 bits, in steps of one."""
+    model.graph.node[-1].output[0] = "plain"
+    model.graph.node.extend(
+        [
+            helper.make_node("QuantizeLinear", ["plain", "step", "middle"], ["bytes"]),
+            helper.make_node("DequantizeLinear", ["bytes", "step", "middle"], ["y"]),
+        ]
+    )
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(np.float32(1.0), "step"), numpy_helper.from_array(np.uint8(128), "middle")]
+    )
+    return model
+
+
+def ending_in(operation: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, but that the network itself makes probabilities, reshaped once more."""
+    model.graph.node[-1].output[0] = "plain"
+    axis = {"axis": 1} if operation == "Softmax" else {}
+    model.graph.node.extend(
+        [
+            helper.make_node(operation, ["plain"], ["probable"], **axis),
+            helper.make_node("Identity", ["probable"], ["y"]),
+        ]
+    )
+    return model
+
+
 def write_all(folder: Path) -> Path:
     """The three models by density."""
     write(folder, manifest("lungs"), lungs_by_density())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from covid_ct.errors import ModelError
-from covid_ct.inference.onnx_file import has_external_data
+from covid_ct.inference.onnx_file import has_external_data, last_operation
 from covid_ct.inference.preprocessing import Interpolation
 from covid_ct.inference.section import Section
 
@@ -244,6 +244,8 @@ def load_manifest(folder: Path, role: Role) -> Manifest:
         manifest_sha256=hashlib.sha256(raw).hexdigest(),
     )
     section.finish()
+    if manifest.input.axes != "zyx" and manifest.input.dimensions == 2:
+        raise section.wrong("input.axes", "is the order of a volume's axes; leave it out for a 2-D network")
     if manifest.output.aggregation is None and role == "covid" and manifest.input.dimensions == 2:
         raise section.wrong("output.aggregation", "has to say how a classifier of slices becomes one of the series")
     if role == "covid" and manifest.input.spacing_mm is not None:
@@ -268,7 +270,8 @@ def read_model(manifest: Manifest) -> bytes:
     Raises
     ------
     ModelError
-        Raised if the file is missing, too large, has another sha256, or keeps weights in other files.
+        Raised if the file is missing, too large, has another sha256, keeps weights in other files, or ends in what the
+        manifest would apply once more.
     """
     path = manifest.file
     try:
@@ -295,6 +298,12 @@ def read_model(manifest: Manifest) -> bytes:
             f"The model {path} keeps weights in other files, which its sha256 does not cover; write it as one file: "
             "onnx.save_model(onnx.load(path), path, save_as_external_data=False)."
         )
+    last = last_operation(content)
+    if last in ("Sigmoid", "Softmax") and manifest.output.activation != "none":
+        raise ModelError(
+            f"The model {path} ends in {last} itself, so that {manifest.output.activation} would be applied to "
+            f'probabilities; write "none" as "output.activation" into {path.with_name(MANIFEST_NAME)}.'
+        )
     return content
 
 
@@ -317,6 +326,9 @@ def _read_input(section: Section, role: Role) -> ModelInput:
     clip = section.numbers("clip_hu", 2)
     if clip[0] >= clip[1]:
         raise section.wrong("clip_hu", "has to be [low, high] with low < high")
+    scale = section.numbers("scale_to", 2)
+    if scale[0] == scale[1]:
+        raise section.wrong("scale_to", "has to be two numbers that differ")
     result = ModelInput(
         dimensions=dimensions,
         size=section.sizes("size", dimensions),
@@ -328,7 +340,7 @@ def _read_input(section: Section, role: Role) -> ModelInput:
         axes=cast(Any, section.choice("axes", ("zyx", "xyz")) if "axes" in section else "zyx"),
         directions=cast(Any, section.choice("directions", ("LPS", "RAS"))),
         clip_hu=(clip[0], clip[1]),
-        scale_to=cast(tuple[float, float], section.numbers("scale_to", 2)),
+        scale_to=(scale[0], scale[1]),
         standardise=section.flag("standardise"),
         interpolation=cast(
             Interpolation, section.choice("interpolation", ("area", "linear")) if "interpolation" in section else "area"
@@ -363,7 +375,7 @@ def _read_output(section: Section, role: Role) -> ModelOutput:
     if section.get("calibration") is not None:
         inner = section.section("calibration")
         calibration = Calibration(
-            slope=inner.number("slope", -1e6, 1e6), intercept=inner.number("intercept", -1e6, 1e6)
+            slope=inner.number("slope", 1e-6, 1e6), intercept=inner.number("intercept", -1e6, 1e6)
         )
         inner.finish()
     if role != "covid" and (aggregation or calibration):

@@ -18,6 +18,12 @@ _EXTERNAL_DATA = 13
 _DATA_LOCATION = 14
 """Fields of a TensorProto; either says that the tensor's values are in another file."""
 
+_GRAPH, _NODE, _OUTPUT, _OPERATION = 7, 1, 12, 4
+"""Fields of a ModelProto, of a GraphProto (two), and of a NodeProto, whose inputs are field 1 and outputs field 2."""
+
+_PASSING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operations that leave values as they are."""
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Wire types of protobuf."""
 
@@ -42,6 +48,8 @@ def has_external_data(content: bytes) -> bool:
     ValueError
         Raised if the content is no protobuf message.
     """
+    if not content:
+        raise ValueError("it is empty")
     waiting = [("model", memoryview(content))]
     while waiting:
         kind, message = waiting.pop()
@@ -52,6 +60,36 @@ def has_external_data(content: bytes) -> bool:
             if nested is not None and isinstance(value, memoryview):
                 waiting.append((nested, value))
     return False
+
+
+def last_operation(content: bytes) -> str:
+    """Operation that makes the first output of a model, but for those that only pass on or reshape; "" if unknown.
+
+    Parameters
+    ----------
+    content: bytes
+        The ONNX file, which `has_external_data` could read.
+    """
+    made: dict[bytes, tuple[str, bytes]] = {}
+    output = b""
+    for graph in _messages(memoryview(content), _GRAPH):
+        output = output or next((bytes(name) for one in _messages(graph, _OUTPUT) for name in _messages(one, 1)), b"")
+        for node in _messages(graph, _NODE):
+            operation = b"".join(map(bytes, _messages(node, _OPERATION))).decode(errors="replace")
+            source = next(map(bytes, _messages(node, 1)), b"")
+            made |= {bytes(name): (operation, source) for name in _messages(node, 2)}
+    operation = ""
+    # A cycle, which is no network, ends as well.
+    for _ in range(len(made)):
+        operation, output = made.get(output, ("", b""))
+        if operation not in _PASSING:
+            break
+    return operation
+
+
+def _messages(message: memoryview, field: int) -> Iterator[memoryview]:
+    """The messages or texts in one field of a protobuf message."""
+    return (value for number, value in _fields(message) if number == field and isinstance(value, memoryview))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -31,7 +31,9 @@ class UnavailableError(Exception):
     """Raised if a provider cannot run a network; the message says why and is no whole sentence."""
 
 
-def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engines: Path | None) -> Any:
+def open_session(
+    content: bytes, provider: str, *, threads: int, gpu: int, engines: Path | None, in_floats: bool = False
+) -> Any:
     """Open a network on one provider.
 
     Parameters
@@ -45,6 +47,8 @@ def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engin
         Number of the GPU.
     engines: Path | None
         Folder in which TensorRT keeps this network's engines; None keeps none.
+    in_floats: bool
+        Whether a CPU calculates as floats what the file has in 8 bits between QuantizeLinear and DequantizeLinear.
 
     Returns
     -------
@@ -66,6 +70,7 @@ def open_session(content: bytes, provider: str, *, threads: int, gpu: int, engin
     # Spinning threads would take the cores from Orthanc between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1" if in_floats else "0")
     folder = None
     if provider in FALLBACKS:
         folder = mkdtemp(prefix="covid-ct-profile-")
