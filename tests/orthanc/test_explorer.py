@@ -14,7 +14,9 @@ from tests.orthanc.driving import upload
 from tools.orthanc_server import OrthancServer
 
 BUTTON = "Analyze for COVID-19"
-LINE = re.compile(r"(Lesions [\d.]+ % of lung|No lesion found), COVID-19 probability 0\.\d\d, research use only")
+LINE = re.compile(
+    r"(Lesions (< )?[\d.]+ % of lung|No lesion found), COVID-19 probability ([<>] )?0\.\d\d, research use only"
+)
 
 
 @pytest.fixture(scope="module")

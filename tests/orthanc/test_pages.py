@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect
 from pydicom.uid import generate_uid
 
 from covid_ct.phantom import Lesions, Phantom, PhantomOptions, Position, build_anatomy, scan, write_folder
+from covid_ct.results import wording
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.series.volume import Volume
 from tests.orthanc.browsing import browser_page
@@ -351,15 +352,33 @@ def test_page_and_report_name_images_alike(
 
 def test_the_numbers(results: Page, findings: dict[str, Any]) -> None:
     row = results.locator("#measurements tr", has=results.get_by_role("rowheader", name="Lung volume"))
-    expected = [f"{findings['lung_volume_ml'][side]:.0f} ml" for side in ("total", "right", "left")]
+    expected = [wording.milliliters(findings["lung_volume_ml"][side]) for side in ("total", "right", "left")]
     expect(row.get_by_role("cell")).to_have_text(expected)
     row = results.locator("#measurements tr", has=results.get_by_role("rowheader", name="Lesions", exact=True))
-    share = f"{100 * findings['lesion_to_lung_ratio']['right']:.1f} %"
+    share = wording.percent(findings["lesion_to_lung_ratio"]["right"])
     expect(row.get_by_role("cell").nth(1)).to_contain_text(share)
-    expect(results.locator("#answer")).to_contain_text(f"probability {findings['covid_probability']:.2f}")
+    probability = wording.probability(findings["covid_probability"])
+    expect(results.locator("#answer")).to_contain_text(f"COVID-19 probability {probability}")
+    expect(results.locator("#analyses tr", has_text="this one")).to_contain_text(probability)
     expect(results.get_by_text("For research and teaching use only. Not for diagnosis.")).to_be_visible()
     for model in findings["models"]:
         expect(results.locator("#models")).to_contain_text(f"{model['name']} {model['version']}")
+
+
+WORDED = {
+    "percent": (0, 0.00003, 0.0009999, 0.001, 0.0025, 0.0075, 0.00996, 0.0345, 0.1225, 0.1275, 0.99999, 1),
+    "milliliters": (0, 0.04, 0.0999, 0.1, 0.25, 0.75, 1.015, 9.94, 9.96, 10, 10.5, 11.5, 4280.5, 4281.5),
+    "probability": (0, 0.003, 0.0099, 0.01, 0.125, 0.145, 0.375, 0.985, 0.99, 0.9901, 0.998, 1),
+}
+"""Numbers that lie between two roundings or at a limit, by the function that words them."""
+
+
+@pytest.mark.parametrize("name", WORDED)
+def test_page_and_report_word_numbers_alike(name: str, page: Page, asked: OrthancServer) -> None:
+    page.goto(f"{asked.url}/covid/app/jobs.html")
+    numbers = [*WORDED[name], *np.random.default_rng(1).random(1000).tolist()]
+    shown = page.evaluate(f"numbers => import('./words.js').then(words => numbers.map(words.{name}))", numbers)
+    assert shown == [getattr(wording, name)(number) for number in numbers]
 
 
 def test_results_are_linked(results: Page, asked: OrthancServer) -> None:

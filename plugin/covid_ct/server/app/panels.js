@@ -1,7 +1,7 @@
 // What stands beside the picture: numbers, lesions, earlier analyses, results, models.
 
 import { address, getBytes, getJson, orNull } from './orthanc.js';
-import { dateText, percent, resultLinks } from './words.js';
+import { dateText, milliliters, percent, probability, resultLinks } from './words.js';
 
 const MOST_LESIONS = 20;
 
@@ -31,10 +31,6 @@ export function reveal(id) {
 
 function fill(id, children) {
   document.getElementById(id).replaceChildren(...children);
-}
-
-function milliliters(volume) {
-  return `${volume.toFixed(volume < 10 ? 1 : 0)} ml`;
 }
 
 function row(name, cells) {
@@ -177,7 +173,7 @@ export async function showHistory(patient, current) {
     }
     return row(dateText(analysis.date), [
       element('td', percent(analysis.findings.lesion_to_lung_ratio.total)),
-      element('td', analysis.findings.covid_probability.toFixed(2)),
+      element('td', probability(analysis.findings.covid_probability)),
       last,
     ]);
   }));

@@ -25,17 +25,38 @@ export function titleOf(study, description) {
   return parts.filter(Boolean).join(' · ');
 }
 
-/** A ratio (0-1) as percent; small lesions keep a second digit. */
+/** A number with so many decimals, digit for digit as the report's: of two that are as near, the even one. */
+function fixed(value, decimals) {
+  const text = value.toFixed(decimals); // of two, the larger one
+  const between = (value * 2 ** (decimals + 1)) % 2 === 1;
+  return between && text.at(-1) % 2 ? (value - 0.5 * 10 ** -decimals).toFixed(decimals) : text;
+}
+
+// The report words these three in the same way, in covid_ct/results/wording.py.
+
+/** A ratio (0-1) as percent; what is there but rounds to nothing is said so. */
 export function percent(ratio) {
-  const value = 100 * ratio;
-  return `${value.toFixed(value > 0 && value < 1 ? 2 : 1)} %`;
+  return ratio > 0 && ratio < 0.001 ? '< 0.1 %' : `${fixed(100 * ratio, 1)} %`;
+}
+
+/** A volume in ml, with a decimal below 10 ml. */
+export function milliliters(volume) {
+  return volume > 0 && volume < 0.1 ? '< 0.1 ml' : `${fixed(volume, volume < 10 ? 1 : 0)} ml`;
+}
+
+/** A probability; never a certainty that no network has. */
+export function probability(value) {
+  if (value < 0.01) {
+    return '< 0.01';
+  }
+  return value > 0.99 ? '> 0.99' : fixed(value, 2);
 }
 
 /** The findings of a series in a line. */
 export function findingsLine(findings) {
   const lesions = findings.lesion_to_lung_ratio.total;
   const share = lesions > 0 ? `Lesions ${percent(lesions)} of lung` : 'No lesion found';
-  return `${share}, COVID-19 probability ${findings.covid_probability.toFixed(2)}, research use only`;
+  return `${share}, COVID-19 probability ${probability(findings.covid_probability)}, research use only`;
 }
 
 /** What a job is doing, or how it ended, in a sentence. */
