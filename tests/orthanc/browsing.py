@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import HttpCredentials, Page, Route, expect, sync_playwright
+from playwright.sync_api import HttpCredentials, Locator, Page, Route, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 
@@ -36,6 +36,26 @@ def browser_page(login: tuple[str, str] | None = None) -> Iterator[Page]:
         finally:
             browser.close()
         assert not wrong
+
+
+LEFT_TO_RIGHT = """element => {
+    const [drawn, texts] = [[], document.createTreeWalker(element, NodeFilter.SHOW_TEXT)];
+    while (texts.nextNode()) {
+        [...texts.currentNode.data].forEach((character, index) => {
+            const place = document.createRange();
+            place.setStart(texts.currentNode, index);
+            place.setEnd(texts.currentNode, index + 1);
+            drawn.push([place.getBoundingClientRect().left, character]);
+        });
+    }
+    return drawn.sort(([a], [b]) => a - b).map(([, character]) => character).join('');
+}"""
+
+
+def as_drawn(line: Locator) -> str:
+    """The characters of a line of text as they stand on the screen, from left to right."""
+    drawn: str = line.evaluate(LEFT_TO_RIGHT)
+    return drawn
 
 
 def behind_prefix(page: Page, url: str) -> str:

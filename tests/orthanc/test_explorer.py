@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.orthanc.browsing import behind_prefix, browser_page
+from tests.orthanc.browsing import as_drawn, behind_prefix, browser_page
 from tests.orthanc.driving import upload
 from tools.orthanc_server import OrthancServer
 
@@ -39,12 +39,13 @@ def series(asked: OrthancServer, small_files: list[Path], request: pytest.Fixtur
     return upload_copy(asked, small_files, request.session.items.index(request.node))
 
 
-def upload_copy(server: OrthancServer, files: list[Path], number: int, modality: str = "CT") -> str:
-    """Upload a series under other UIDs; the copy's Orthanc id."""
+def upload_copy(server: OrthancServer, files: list[Path], number: int, **attributes: object) -> str:
+    """Upload a series under other UIDs, with some attributes changed; the copy's Orthanc id."""
     series = ""
     for path in files:
         dataset = pydicom.dcmread(path)
-        dataset.Modality = modality
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
             setattr(dataset, keyword, f"{dataset[keyword].value[:50]}.{number}")
         dataset.SOPInstanceUID += f".{dataset.InstanceNumber}"
@@ -98,6 +99,19 @@ def test_a_study_is_analysed_by_the_button(page: Page, asked: OrthancServer, ser
     expect(panel).to_contain_text(asked.get(f"/series/{series}")["MainDicomTags"]["SeriesDescription"])
 
 
+def test_a_right_to_left_description_leaves_the_numbers_as_they_are(
+    page: Page, asked: OrthancServer, small_files: list[Path]
+) -> None:
+    series = upload_copy(
+        asked, small_files[:1], 1001, SpecificCharacterSet="ISO_IR 192", SeriesDescription="أشعة 5.0 mm", SeriesNumber=3
+    )
+    asked.post("/covid/analyze", {"Series": series})
+    open_page(page, asked.url, "study", asked.get(f"/series/{series}")["ParentStudy"])
+    heading = page.locator("#study-covid-analyses strong")
+    expect(heading).to_have_text("Series 3 · أشعة 5.0 mm")
+    assert as_drawn(heading).startswith("Series 3 · mm 5.0 ")
+
+
 def test_behind_a_proxy_with_a_prefix(page: Page, asked: OrthancServer, series: str) -> None:
     asked.post("/covid/analyze", {"Series": series, "Synchronous": True})
     prefix = behind_prefix(page, asked.url)
@@ -112,7 +126,7 @@ def test_behind_a_proxy_with_a_prefix(page: Page, asked: OrthancServer, series: 
 
 
 def test_a_series_that_cannot_be_analysed_tells_why(page: Page, asked: OrthancServer, small_files: list[Path]) -> None:
-    refused = upload_copy(asked, small_files[:1], 1000, modality="MR")
+    refused = upload_copy(asked, small_files[:1], 1000, Modality="MR")
     open_page(page, asked.url, "series", refused)
     page.get_by_role("link", name=BUTTON).click()
     panel = page.locator("#series-covid-analyses")

@@ -19,7 +19,7 @@ from covid_ct.phantom import Lesions, Phantom, PhantomOptions, Position, build_a
 from covid_ct.results import wording
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.series.volume import Volume
-from tests.orthanc.browsing import browser_page
+from tests.orthanc.browsing import as_drawn, browser_page
 from tests.orthanc.driving import upload
 from tools.orthanc_server import OrthancServer
 
@@ -471,23 +471,58 @@ def test_earlier_analyses_of_the_patient(results: Page, series: dict[str, str]) 
     expect(other).to_have_attribute("href", f"results.html?series={series['head first, supine']}")
 
 
-def test_text_of_the_patient_is_only_text(
-    page: Page, asked: OrthancServer, phantoms: dict[str, Phantom], tmp_path: Path
-) -> None:
-    dataset = pydicom.dcmread(write_folder(phantoms["prone"], tmp_path)[0])
+def upload_image(server: OrthancServer, image: Path, suffix: str, **attributes: str) -> str:
+    """Upload one image as a series of its own, with some attributes changed; the series' Orthanc id."""
+    dataset = pydicom.dcmread(image)
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-        setattr(dataset, keyword, dataset[keyword].value[:-1])
+        setattr(dataset, keyword, generate_uid(entropy_srcs=[dataset[keyword].value, suffix]))
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.PatientID = "4711"
-    dataset.PatientName = "<b>Doe</b>^Jane"
-    dataset.SeriesDescription = "<img src=x onerror=document.title=1>"
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
     content = io.BytesIO()
     dataset.save_as(content)
-    show(page, asked, asked.upload(content.getvalue())["ParentSeries"])
+    series: str = server.upload(content.getvalue())["ParentSeries"]
+    return series
+
+
+@pytest.fixture(scope="module")
+def image(phantoms: dict[str, Phantom], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One image of a phantom."""
+    return write_folder(phantoms["prone"], tmp_path_factory.mktemp("image"))[0]
+
+
+def test_text_of_the_patient_is_only_text(page: Page, asked: OrthancServer, image: Path) -> None:
+    description = "<img src=x onerror=document.title=1>"
+    attributes = {"PatientID": "4711", "PatientName": "<b>Doe</b>^Jane", "SeriesDescription": description}
+    show(page, asked, upload_image(asked, image, ".text", **attributes))
     expect(page.locator("#patient")).to_contain_text("<b>Doe</b> Jane")
-    expect(page.locator("#patient")).to_contain_text(dataset.SeriesDescription)
+    expect(page.locator("#patient")).to_contain_text(description)
     assert page.locator("#patient b, #patient img").count() == 0
     assert page.title() == "COVID-19 CT results"
+
+
+def test_right_to_left_writing_leaves_the_numbers_beside_it_as_they_are(
+    page: Page, asked: OrthancServer, image: Path
+) -> None:
+    series = upload_image(
+        asked,
+        image,
+        ".arabic",
+        SpecificCharacterSet="ISO_IR 192",
+        PatientName="محمد^سارة\u2069\u202e",
+        PatientID="2023-0417",
+        StudyDate="20200401",
+        StudyDescription="أشعة 5.0 mm",
+        SeriesDescription="أشعة 5.0 mm",
+    )
+    job = asked.post("/covid/analyze", {"Series": series})["ID"]
+    drawn = " · 2023-0417 · 2020-04-01 · mm 5.0 "
+    show(page, asked, series)
+    title = page.locator("#patient")
+    expect(title).to_have_text("محمد سارة · 2023-0417 · 2020-04-01 · أشعة 5.0 mm")
+    assert drawn in as_drawn(title)
+    page.goto(f"{asked.url}/covid/app/jobs.html")
+    assert drawn in as_drawn(page.locator(f"[id='{job}'] .title"))
 
 
 def test_a_series_without_findings_is_analysed_from_its_page(
@@ -525,6 +560,6 @@ def test_the_dashboard(page: Page, asked: OrthancServer, series: dict[str, str],
     page.get_by_label("Not ended").check()
     expect(page.locator("#rest")).to_have_text("There are none.")
     page.get_by_label("Failed").check()
-    expect(page.locator("#jobs li")).to_have_count(1)
+    expect(page.locator("#jobs li")).to_have_count(len(asked.get("/covid/jobs?state=Failure")))
     expect(page.locator(f"[id='{refused}']")).to_contain_text(asked.get(f"/covid/jobs/{refused}")["ErrorDescription"])
     expect(page.locator(f"[id='{refused}']").get_by_role("button")).to_have_count(0)

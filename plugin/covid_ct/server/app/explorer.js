@@ -68,7 +68,7 @@
     return made;
   }
 
-  /** A box on the page that tells of one analysis. */
+  /** A box on the page that tells of one analysis, under a heading of several parts. */
   function addBox(panel, heading) {
     const box = element('div');
     box.className = 'covid-analysis ui-body ui-body-d ui-corner-all';
@@ -81,7 +81,9 @@
     bar.style.width = '100%';
     bar.setAttribute('aria-label', 'Progress of the analysis');
     const more = element('p');
-    box.append(element('strong', heading), line, bar, more);
+    const title = element('strong');
+    words.then(({ inLine }) => title.append(...inLine(heading)));
+    box.append(title, line, bar, more);
     panel.append(box);
     return { box, line, bar, more };
   }
@@ -155,30 +157,33 @@
     }
   }
 
-  function descriptionOf(series) {
-    const tags = series.MainDicomTags;
-    return [tags.SeriesNumber, tags.SeriesDescription].filter(Boolean).join(' ') || 'Series';
+  const HEADING = ['COVID-19 analysis'];
+
+  /** The heading of one series of several. */
+  function headingOf(series) {
+    const { SeriesNumber, SeriesDescription } = series.MainDicomTags;
+    return [`Series ${SeriesNumber || ''}`.trim(), SeriesDescription];
   }
 
   const levels = {
     series: {
       key: 'Series',
-      analyzed: async (uuid, answer) => [{ job: answer.ID, heading: 'COVID-19 analysis' }],
-      earlier: async (uuid) => [{ series: uuid, heading: 'COVID-19 analysis' }],
+      analyzed: async (uuid, answer) => [{ job: answer.ID, heading: HEADING }],
+      earlier: async (uuid) => [{ series: uuid, heading: HEADING }],
     },
     study: {
       key: 'Study',
       async analyzed(uuid, answer) {
         const series = await ask('GET', `/studies/${uuid}/series?expand`);
-        const names = new Map(series.map((one) => [one.ID, descriptionOf(one)]));
+        const headings = new Map(series.map((one) => [one.ID, headingOf(one)]));
         const jobs = await Promise.all(answer.map((one) => ask('GET', one.Path)));
-        return jobs.map((job) => ({ job: job.ID, heading: names.get(job.Content.Series) || 'Series' }));
+        return jobs.map((job) => ({ job: job.ID, heading: headings.get(job.Content.Series) || HEADING }));
       },
       async earlier(uuid) {
         const series = await ask('GET', `/studies/${uuid}/series?expand`);
         return series
           .filter((one) => one.MainDicomTags.Modality === 'CT')
-          .map((one) => ({ series: one.ID, heading: descriptionOf(one) }));
+          .map((one) => ({ series: one.ID, heading: headingOf(one) }));
       },
     },
   };
@@ -186,7 +191,7 @@
   async function analyze(level, uuid, panel) {
     const page = shown;
     panel.replaceChildren();
-    const asking = addBox(panel, 'COVID-19 analysis');
+    const asking = addBox(panel, HEADING);
     fill(asking, 'Asking …', null, []);
     try {
       const answer = await ask('POST', '/covid/analyze', { [level.key]: uuid });

@@ -3,7 +3,7 @@
 import { OrthancError, getJson, post } from './orthanc.js';
 import { element } from './panels.js';
 import { jobButton } from './following.js';
-import { canRetry, hasEnded, jobLine, titleOf } from './words.js';
+import { canRetry, hasEnded, inLine, jobLine, titleOf } from './words.js';
 
 const POLL_MS = 2000;
 const MOST_SHOWN = 50;
@@ -30,7 +30,7 @@ async function learnTitles(jobs) {
       throw error;
     }
   }
-  unknown.filter((series) => !titles.has(series)).forEach((series) => titles.set(series, ''));
+  unknown.filter((series) => !titles.has(series)).forEach((series) => titles.set(series, []));
 }
 
 /** Orthanc's notation of a UTC time as the reader's local time. */
@@ -81,9 +81,9 @@ function describe(job) {
   const actions = element('p', '', { class: 'actions' });
   actions.append(...actionsOf(job));
   const deliveries = job.Content.Deliveries.map((delivery) => element('p', deliveryLine(delivery), { class: 'hint' }));
-  const title = titles.get(job.Content.Series);
-  item.append(...(title ? [element('p', title, { class: 'title' })] : []));
-  item.append(element('p', jobLine(job)), about, ...deliveries);
+  const title = element('p', '', { class: 'title' });
+  title.append(...inLine(titles.get(job.Content.Series)));
+  item.append(title, element('p', jobLine(job)), about, ...deliveries);
   if (!hasEnded(job)) {
     const bar = element('progress', '', { max: 100, 'aria-label': 'Progress' });
     bar.value = job.Progress;

@@ -7,7 +7,7 @@ import { COLORS, Segmentation } from './segmentation.js';
 import { asked } from './series.js';
 import { Stack } from './stack.js';
 import { WINDOWS, Viewer } from './viewer.js';
-import { findingsLine, subject, titleOf } from './words.js';
+import { findingsLine, inLine, subject, titleOf } from './words.js';
 
 const KEYS = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -1e6, End: 1e6 };
 
@@ -18,7 +18,7 @@ function say(sentence) {
 }
 
 function showTitle(study, series) {
-  at('patient').textContent = titleOf(study, series.MainDicomTags.SeriesDescription);
+  at('patient').replaceChildren(...inLine(titleOf(study, series.MainDicomTags.SeriesDescription)));
   at('explorer').href = address(`/app/explorer.html#series?uuid=${series.ID}`);
   at('explorer').hidden = false;
 }

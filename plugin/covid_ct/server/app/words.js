@@ -18,11 +18,22 @@ function nameText(name) {
   return name.split('=').map((script) => script.replaceAll('^', ' ').trim()).filter(Boolean).join(' / ');
 }
 
-/** Whose study it is, of when, and what was made. */
+/**
+ * Parts of a line, of which each stays in its place: right-to-left writing, as of an Arabic name, would else turn the
+ * numbers beside it around.
+ */
+export function inLine(parts) {
+  return parts.filter(Boolean).flatMap((part, index) => {
+    const isolated = document.createElement('bdi');
+    isolated.textContent = part.replaceAll(/[\u202a-\u202e\u2066-\u2069]/g, ''); // what would end the isolation
+    return index ? [' · ', isolated] : [isolated];
+  });
+}
+
+/** Whose study it is, of when, and what was made: parts of a line. */
 export function titleOf(study, description) {
   const { PatientName, PatientID } = study.PatientMainDicomTags;
-  const parts = [nameText(PatientName || ''), PatientID, dateText(study.MainDicomTags.StudyDate), description];
-  return parts.filter(Boolean).join(' · ');
+  return [nameText(PatientName || ''), PatientID, dateText(study.MainDicomTags.StudyDate), description];
 }
 
 /** A number with so many decimals, digit for digit as the report's: of two that are as near, the even one. */
