@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -439,6 +439,46 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(results: Page) -> None
     expect(results.get_by_role("table", name="Measurements").get_by_role("columnheader")).to_have_text(
         ["Total", "Right", "Left"]
     )
+
+
+TEXTS = """() => [...document.body.querySelectorAll('*')]
+    .filter(one => one.checkVisibility())
+    .filter(one => [...one.childNodes].some(child => child.nodeType === Node.TEXT_NODE && child.data.trim()))
+    .map(one => {
+        const [style, behind] = [getComputedStyle(one), []];
+        for (let under = one; under; under = under.parentElement) {
+            behind.push(getComputedStyle(under).backgroundColor);
+        }
+        const color = one instanceof SVGElement ? style.fill : style.color;
+        return [one.textContent, color, behind.find(layer => layer !== 'rgba(0, 0, 0, 0)')];
+    })
+"""
+"""Each text that is to be seen, its colour and that of what is behind it."""
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of WCAG 2.2 for a colour such as rgb(255, 176, 0)."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", color)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_all_text_can_be_read(media: Literal["screen", "print"], results: Page, asked: OrthancServer) -> None:
+    expect(results.locator("#history")).to_be_visible()
+    results.emulate_media(media=media)
+    texts = results.evaluate(TEXTS)
+    results.goto(f"{asked.url}/covid/app/jobs.html")
+    expect(results.locator(".jobs .state").first).to_be_visible()
+    texts += results.evaluate(TEXTS)
+    results.emulate_media(media="screen")
+    for text, *colors in texts:
+        darker, lighter = sorted(map(luminance, colors))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (text, colors)
+    seen = " ".join(text for text, *_ in texts)
+    assert all(words in seen for words in ("For research", "Measurements", "this one", "Success", "W 1500"))
+    if media == "print":
+        assert all(luminance(behind) in (0, 1) for _, _, behind in texts), "white, but for the picture"
 
 
 def test_keys_scroll_the_page_where_it_is_read(results: Page) -> None:
