@@ -503,9 +503,27 @@ def test_a_narrow_phone_shows_all_without_scrolling_sideways(results: Page) -> N
     results.set_viewport_size(size)
 
 
-def test_earlier_analyses_of_the_patient(results: Page, series: dict[str, str]) -> None:
+@pytest.mark.parametrize("width", [320, 375, 770, 1280])
+def test_tables_stay_in_their_column(width: int, results: Page) -> None:
+    expect(results.locator("#history")).to_be_visible()
+    size = results.viewport_size
+    assert size
+    results.set_viewport_size({"width": width, "height": 640})
+    right = "one => one.getBoundingClientRect().right"
+    for table in results.locator("table").all():
+        assert table.evaluate(right) <= table.locator("..").evaluate(right)
+    results.set_viewport_size(size)
+
+
+def test_earlier_analyses_of_the_patient(results: Page, asked: OrthancServer, series: dict[str, str]) -> None:
     rows = results.locator("#analyses tr")
     expect(rows).to_have_count(2)
+    # Several series of a study have one date.
+    descriptions = [
+        asked.get(f"/series/{series[name]}")["MainDicomTags"]["SeriesDescription"]
+        for name in ("head first, supine", "feet first")
+    ]
+    assert sorted(rows.locator("th span").all_inner_texts()) == sorted(descriptions)
     expect(results.locator("#curve circle")).to_have_count(2)
     other = results.get_by_role("link", name="show")
     expect(other).to_have_attribute("href", f"results.html?series={series['head first, supine']}")

@@ -155,7 +155,8 @@ export async function showHistory(patient, current) {
       .map(async (series) => {
         const { StudyDate, StudyTime } = tagsOfStudy.get(series.ParentStudy);
         const findings = await orNull(getJson(`/covid/series/${series.ID}`));
-        return { id: series.ID, date: StudyDate || '', time: StudyTime || '', findings };
+        const description = series.MainDicomTags.SeriesDescription || '';
+        return { id: series.ID, date: StudyDate || '', time: StudyTime || '', description, findings };
       }),
   );
   const known = analyses
@@ -166,16 +167,19 @@ export async function showHistory(patient, current) {
   }
   fill('analyses', known.map((analysis) => {
     const here = analysis.id === current;
+    const date = dateText(analysis.date);
     const last = element('td', here ? 'this one' : '');
     if (!here) {
-      const label = `Show the analysis of ${dateText(analysis.date)}`;
+      const label = `Show the analysis of ${date}, ${analysis.description || 'no description'}`;
       last.append(element('a', 'show', { href: `results.html?series=${analysis.id}`, 'aria-label': label }));
     }
-    return row(dateText(analysis.date), [
+    const made = row(date, [
       element('td', percent(analysis.findings.lesion_to_lung_ratio.total)),
       element('td', probability(analysis.findings.covid_probability)),
       last,
     ]);
+    made.firstChild.append(element('span', analysis.description)); // a study may have several series
+    return made;
   }));
   document.getElementById('curve').replaceChildren(curve(known, current));
   reveal('history');
