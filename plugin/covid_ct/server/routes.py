@@ -43,6 +43,15 @@ PATHS = {
 }
 """The paths, as regular expressions, by the method of `Routes` that serves them."""
 
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What comes with a page: it takes nothing from elsewhere, and no page from elsewhere shows it within itself."""
+
+JSON_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""What comes with an answer on series and jobs, which no browser or proxy is to keep."""
+
 
 class Routes:
     """Answers REST requests.
@@ -142,7 +151,7 @@ class Routes:
         elif file is None:
             self._send(output, HTTPStatus.NOT_FOUND, f"There is no page {name}.")
         else:
-            output.SetHttpHeader("Content-Security-Policy", "default-src 'self'; img-src 'self' blob: data:")
+            _set_headers(output, PAGE_HEADERS)
             output.AnswerBuffer(file.text, file.mime)
 
     @property
@@ -196,6 +205,7 @@ class Routes:
         if request["method"] != method:
             output.SendMethodNotAllowed(method)
             return
+        _set_headers(output, JSON_HEADERS)
         try:
             document = work()
         except RequestError as error:
@@ -222,6 +232,11 @@ class Routes:
         except TypeError:
             # Python plugin up to 4.1 wants the length as well.
             output.SendHttpStatus(int(status), body, len(body))
+
+
+def _set_headers(output: RestOutput, headers: dict[str, str]) -> None:
+    for name, value in headers.items():
+        output.SetHttpHeader(name, value)
 
 
 def _shaped(level: str, answers: list[Any]) -> Any:
