@@ -35,13 +35,16 @@ ANSWER_TIMEOUT_S = 60.0
 PATHS = {
     "analyze": "/covid/analyze",
     "list_jobs": "/covid/jobs",
-    "show_job": "/covid/jobs/([^/]+)",
-    "act_on_job": "/covid/jobs/([^/]+)/(cancel|retry)",
-    "show_series": "/covid/series/([^/]+)",
+    "show_job": "/covid/jobs/([ -.0-~]+)",
+    "act_on_job": "/covid/jobs/([ -.0-~]+)/(cancel|retry)",
+    "show_series": "/covid/series/([ -.0-~]+)",
     "show_status": "/covid/status",
     "serve_page": "/covid/app/([a-z0-9-]+[.][a-z]+)",
 }
-"""The paths, as regular expressions, by the method of `Routes` that serves them."""
+"""The paths, as regular expressions, by the method of `Routes` that serves them.
+
+An identifier is of ASCII: bytes that are not UTF-8 fail in Orthanc's Python plugin, before any of this is called.
+"""
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'self'",
