@@ -284,8 +284,12 @@ def trivial_features(folder: Path, kind: str) -> NDArray[np.float64]:
 
 
 def blocks(count: int) -> NDArray[np.int64]:
-    """Fold of each of some figures: stretches of neighbours, which may stem from one paper, stay together."""
-    return np.arange(count) // 8 % FOLDS
+    """Fold of each of some figures: one stretch of neighbours, which may stem from one paper, for each.
+
+    With many short stretches, eight figures long, papers were cut apart more often: the same classifiers had an AUC of
+    0.84 instead of 0.76.
+    """
+    return np.arange(count) * FOLDS // count
 
 
 def cross_validate(sources: Sequence[Embedded]) -> list[NDArray[np.float32]]:
