@@ -76,6 +76,25 @@ def test_results_that_were_deleted_are_not_waited_for(hospital: Hospital, courie
     assert hospital.orthanc.sent == [("pacs", ["a"])], "another analysis made them again"
 
 
+def test_results_that_are_still_there_are_sent_and_the_others_told(hospital: Hospital, courier: Courier) -> None:
+    hospital.orthanc.modalities = {"pacs": {"AET": "PACS", "Host": "192.0.2.1"}}
+    succeed(hospital, "a", "b", "c")
+    del hospital.orthanc.headers["b"]
+    courier.send_due()
+    courier.send_due()
+    assert hospital.orthanc.sent == [("pacs", ["a", "c"])]
+    (delivery,) = hospital.deliveries.of_job("j1")
+    assert delivery.state == DeliveryState.SUCCESS
+    assert delivery.error == "1 of 3 results were deleted before they could be sent."
+    hospital.orthanc.headers["b"] = Dataset()
+    for _ in range(2):
+        hospital.deliveries.add("j1", ["pacs"])
+        courier.send_due()
+        courier.send_due()
+    assert hospital.orthanc.sent[1:] == [("pacs", ["a", "b", "c"])], "another analysis made it again"
+    assert hospital.deliveries.of_job("j1")[0].error == ""
+
+
 def test_a_transfer_that_orthanc_forgot_is_repeated(
     hospital: Hospital, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

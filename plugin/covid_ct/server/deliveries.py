@@ -20,7 +20,10 @@ IDLE_S = 2.0
 
 
 class DeliveryState(StrEnum):
-    """States of a delivery; `Retry` carries the last attempt's error, `Failure` why there is none any more."""
+    """States of a delivery.
+
+    `Retry` carries the last attempt's error, `Failure` why there is none any more, `Success` what was left out.
+    """
 
     PENDING = "Pending"
     SUCCESS = "Success"
@@ -43,7 +46,7 @@ class Delivery:
     attempts: int
         Failed attempts so far.
     error: str
-        Why the last attempt failed, in a sentence.
+        Why the last attempt failed, or what could not be sent, in a sentence.
     """
 
     job: str
@@ -84,7 +87,11 @@ class DeliveryStore:
             new = {"attempts": 0, "error": "", "not_before": ""}
             self._database.insert("deliveries", row | new)
             # One that had ended for want of results may get those of another analysis.
-            self._database.update("deliveries", row | {"state": DeliveryState.FAILURE}, row | new)
+            self._database.change(
+                "UPDATE deliveries SET state = ?, attempts = 0, error = '', not_before = '' "
+                "WHERE job = ? AND destination = ? AND state IN (?, ?) AND error != ''",
+                (DeliveryState.PENDING, job_id, destination, DeliveryState.SUCCESS, DeliveryState.FAILURE),
+            )
 
     def of_job(self, job_id: str) -> list[Delivery]:
         """The deliveries of one job."""
@@ -104,9 +111,9 @@ class DeliveryStore:
         )
         return [(_delivery(row), [result["ID"] for result in json.loads(row[5])]) for row in rows]
 
-    def succeed(self, delivery: Delivery) -> None:
-        """Note that everything arrived."""
-        self._release(delivery, state=DeliveryState.SUCCESS, error="")
+    def succeed(self, delivery: Delivery, left_out: str = "") -> None:
+        """Note that everything arrived, or what did not exist any more, in a sentence."""
+        self._release(delivery, state=DeliveryState.SUCCESS, error=left_out)
 
     def retry_later(self, delivery: Delivery, sentence: str) -> None:
         """Note why an attempt failed; the next one follows after a growing delay, for as long as it takes."""
@@ -173,8 +180,8 @@ class Courier(threading.Thread):
         self._pacs = pacs
         self._log = log
         self._stop_asked = threading.Event()
-        # By job and destination: what is on its way, and Orthanc's job that sends it.
-        self._sending: dict[tuple[str, str], tuple[Delivery, str]] = {}
+        # By job and destination: what is on its way, Orthanc's job that sends it, and what is left out.
+        self._sending: dict[tuple[str, str], tuple[Delivery, str, str]] = {}
 
     def stop(self) -> None:
         """Ask the thread to end soon; what has not arrived is sent after the next start."""
@@ -190,48 +197,48 @@ class Courier(threading.Thread):
 
     def send_due(self) -> None:
         """Have all that is due sent, and look which of what is on its way arrived or failed."""
-        for key, (delivery, job) in list(self._sending.items()):
-            if self._ended(delivery, job):
+        for key, sending in list(self._sending.items()):
+            if self._ended(*sending):
                 del self._sending[key]
         for delivery, instances in self._deliveries.take():
+            if (delivery.job, delivery.destination) not in self._sending:
+                self._begin(delivery, instances)
+
+    def _begin(self, delivery: Delivery, instances: Sequence[str]) -> None:
+        """Have Orthanc send those results that it still holds."""
+        try:
+            stored = self._pacs.stored(instances)
+            if not stored:
+                sentence = f"The results were deleted before they could be sent to {delivery.destination}."
+                self._deliveries.give_up(delivery, sentence)
+                self._log(f"Job {delivery.job}: {sentence}")
+                return
             # Orthanc 1.10.1 that tells of its end takes no job before that is heard, which needs the lock held here.
             if self._stop_asked.is_set():
                 return
-            key = (delivery.job, delivery.destination)
-            if key in self._sending:
-                continue
-            try:
-                self._sending[key] = delivery, self._pacs.send(delivery.destination, instances)
-            except CovidCtError as error:
-                self._fail(delivery, str(error), instances)
+            job = self._pacs.send(delivery.destination, stored)
+        except CovidCtError as error:
+            self._fail(delivery, str(error))
+            return
+        deleted = len(instances) - len(stored)
+        left_out = f"{deleted} of {len(instances)} results were deleted before they could be sent." if deleted else ""
+        self._sending[delivery.job, delivery.destination] = delivery, job, left_out
 
-    def _ended(self, delivery: Delivery, orthanc_job: str) -> bool:
+    def _ended(self, delivery: Delivery, orthanc_job: str, left_out: str) -> bool:
         try:
             state, error = self._pacs.job_state(orthanc_job)
         except CovidCtError:
             # Orthanc keeps ten ended jobs by default, so a busy one may have forgotten this one.
             state, error = "Forgotten", "Orthanc forgot how the transfer ended; it is repeated"
         if state == "Success":
-            self._deliveries.succeed(delivery)
-            self._log(f"Job {delivery.job}: results delivered to {delivery.destination}")
+            self._deliveries.succeed(delivery, left_out)
+            self._log(f"Job {delivery.job}: results delivered to {delivery.destination}. {left_out}".rstrip(". "))
         elif state in ("Failure", "Forgotten"):
             self._fail(delivery, error)
         return state in ("Success", "Failure", "Forgotten")
 
-    def _fail(self, delivery: Delivery, error: str, instances: Sequence[str] = ()) -> None:
-        """Note a failed attempt; the last one where Orthanc does not hold the results any more."""
-        if instances and not self._holds(instances):
-            sentence = f"The results were deleted before they could be sent to {delivery.destination}."
-            self._deliveries.give_up(delivery, sentence)
-            self._log(f"Job {delivery.job}: {sentence}")
-            return
+    def _fail(self, delivery: Delivery, error: str) -> None:
+        """Note a failed attempt."""
         sentence = f"The results could not be sent to {delivery.destination}: {error.rstrip('.')}."
         self._deliveries.retry_later(delivery, sentence)
         self._log(f"Job {delivery.job}: {sentence}")
-
-    def _holds(self, instances: Sequence[str]) -> bool:
-        """Whether Orthanc holds instances, as far as it tells."""
-        try:
-            return self._pacs.has_instances(instances)
-        except CovidCtError:
-            return True

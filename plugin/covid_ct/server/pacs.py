@@ -328,9 +328,20 @@ class Pacs:
             raise StoreError(f"Orthanc did not store a result: {answer.get('Status')}.")
         return {key: str(value) for key, value in answer.items()}
 
+    def stored(self, instances: Sequence[str]) -> list[str]:
+        """Those of some instances that are stored.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc does not tell.
+        """
+        there = {item["ID"] for item in self._still_there(instances, {"Level": "Instance", "Metadata": False})}
+        return [instance for instance in instances if instance in there]
+
     def has_instances(self, instances: Sequence[str]) -> bool:
         """Whether all of these instances are stored."""
-        return len(list(self._still_there(instances, {"Level": "Instance", "Metadata": False}))) == len(set(instances))
+        return self.stored(instances) == list(instances)
 
     def attach_findings(self, series: str, findings: dict[str, Any]) -> None:
         """Keep findings as a user attachment of their series, instead of earlier ones.
