@@ -114,6 +114,7 @@ def test_relative_paths_start_from_the_folder_of_the_configuration_file(tmp_path
     assert configuration_folder(tmp_path) is None
 
 
-def test_revisions_that_orthanc_would_check_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="CheckRevisions"):
-        read_configuration({"CheckRevisions": True}, Path("/x"))
+@pytest.mark.parametrize("setting", [{"CheckRevisions": True}, {"JobsHistorySize": 0}, {"JobsHistorySize": 9}])
+def test_settings_of_orthanc_that_this_plugin_cannot_live_with(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(setting))):
+        read_configuration(setting, Path("/x"))

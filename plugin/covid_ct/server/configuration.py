@@ -27,6 +27,9 @@ STORAGE_DEFAULT = "OrthancStorage"
 STABLE_AGE_DEFAULT_S = 60
 """Orthanc's own default of `StableAge`."""
 
+JOBS_HISTORY_LEAST = 10
+"""Fewest ended jobs that Orthanc has to remember: its own default of `JobsHistorySize`."""
+
 POSTGRESQL_KEYS = {"Host": "host", "Port": "port", "Database": "dbname", "Username": "user", "Password": "password"}
 """Keys of the section `PostgreSQL` of Orthanc's plugin, and libpq's keywords of the same."""
 
@@ -125,6 +128,12 @@ def read_configuration(orthanc: Mapping[str, Any], folder: Path | None) -> Confi
     if orthanc.get("CheckRevisions", False):
         # The plugin's API cannot say which revision of the findings it renews.
         raise ConfigurationError('"CheckRevisions" in Orthanc\'s configuration must be false for this plugin.')
+    if orthanc.get("JobsHistorySize", JOBS_HISTORY_LEAST) < JOBS_HISTORY_LEAST:
+        # How a transfer ended, and what Orthanc sent to one of our AE titles, is known from there only.
+        raise ConfigurationError(
+            f'"JobsHistorySize" in Orthanc\'s configuration must be {JOBS_HISTORY_LEAST} (its default) or more for '
+            "this plugin, which looks there whether results have arrived."
+        )
     state_folder = _text(section, "StateFolder")
     models_folder = _text(section, "ModelsFolder")
     if unknown := sorted(set(section) - KEYS):
