@@ -51,6 +51,9 @@ RESTART_TIMEOUT_S = 90.0
 """Longest time that Orthanc's service may take to end and start, in seconds."""
 
 
+AS_IT_IS = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""How a text of somebody else's is read and written, so that no byte of it changes."""
+
 RECORD = "installed.json"
 """File of the program's folder that tells what was installed; a folder without it is not ours."""
 
@@ -123,9 +126,9 @@ def configure(files: ConfigurationFiles, prefix: Path) -> str:
                 f'{ours} loads {current}, and the program would be in {prefix}. Install with PREFIX="<where it is>", '
                 "or make uninstall first."
             )
-        return ours.read_text(encoding="utf-8")
+        return ours.read_text(**AS_IT_IS)
     kept = ours.with_name(ours.name + KEPT)
-    if kept.exists() and str(script) in (text := kept.read_text(encoding="utf-8")):
+    if kept.exists() and str(script) in (text := kept.read_text(**AS_IT_IS)):
         return text
     others = {}
     if current is not None:
@@ -240,7 +243,7 @@ def apply_configuration(orthanc_config: Path, prefix: Path, text: str) -> None:
         if "PythonScript" in read_json_with_comments(file):
             file.rename(file.with_name(file.name + SET_ASIDE))
             print(f"{file} is set aside as {file.name}{SET_ASIDE}: Orthanc loads one Python script.")
-    ours.write_text(text, encoding="utf-8")
+    ours.write_text(text, **AS_IT_IS)
     ours.with_name(ours.name + KEPT).unlink(missing_ok=True)
 
 
@@ -256,7 +259,7 @@ def uninstall(prefix: Path, orthanc_config: Path) -> None:
     if not record:
         raise InstallError(f"{prefix} holds no installation of this plugin; PREFIX= says where it is.")
     ours = orthanc_config / CONFIGURATION
-    if ours.exists() and ours.read_text(encoding="utf-8") != record["configuration"]:
+    if ours.exists() and ours.read_text(**AS_IT_IS) != record["configuration"]:
         ours.rename(ours.with_name(ours.name + KEPT))
         print(f"{ours} was changed since; it is kept as {ours.name}{KEPT} for a later installation.")
     else:

@@ -1,13 +1,20 @@
 """Orthanc's configuration on disk: one file, or a folder of files whose keys must not overlap."""
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+VARIABLE = re.compile(r"\$\{([^:}]*)(?::-([^}]*))?\}")
+"""An environment variable, with what stands for it where it is not set."""
+
 COMMENTED_JSON = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 """Texts and comments of Orthanc's JSON."""
+
+LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
+"""Texts, and commas behind which nothing follows."""
 
 
 class ConfigurationFilesError(Exception):
@@ -39,18 +46,32 @@ class ConfigurationFiles:
 
 
 def read_json_with_comments(path: Path) -> dict[str, Any]:
-    """Orthanc's kind of JSON: with comments in the manner of C++.
+    """Orthanc's kind of JSON: with comments in the manner of C++, last commas, tabs in texts, and `${NAME:-default}`.
+
+    Variables have the values of this environment, which may be another one than that of Orthanc's service.
 
     Raises
     ------
     ConfigurationFilesError
         Raised if it cannot be read, or is no JSON object.
     """
+    unset: list[str] = []
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        if name not in os.environ and default is None:
+            unset.append(name)
+        return os.environ.get(name, (default or "").strip("'\""))
+
     try:
-        text = COMMENTED_JSON.sub(lambda match: match[1] or "", path.read_text(encoding="utf-8"))
-        document = json.loads(text)
+        # Any bytes are well in comments, so in Latin-1.
+        text = VARIABLE.sub(value, path.read_text(encoding="utf-8-sig", errors="replace"))
+        for left_out in (COMMENTED_JSON, LAST_COMMA):
+            text = left_out.sub(lambda match: match[1] or "", text)
+        document = json.loads(text, strict=False)
     except (OSError, ValueError) as error:
-        raise ConfigurationFilesError(f"{path} cannot be read: {error}.") from error
+        hint = f" It names variables that are not set here: {', '.join(unset)}." if unset else ""
+        raise ConfigurationFilesError(f"{path} cannot be read: {error}.{hint}") from error
     if not isinstance(document, dict):
         raise ConfigurationFilesError(f"{path} holds no JSON object {{…}}.")
     return document

@@ -152,6 +152,18 @@ def test_settings_that_stand_elsewhere_are_left_there(prefix: Path, orthanc_conf
     assert set(read_json_with_comments(orthanc_config / CONFIGURATION)) == {"PythonScript", "PythonVerbose"}
 
 
+@pytest.mark.usefixtures("packages_at_hand")
+def test_a_configuration_in_latin_1_is_kept_byte_for_byte(prefix: Path, orthanc_config: Path) -> None:
+    install(prefix, orthanc_config, None)
+    ours = orthanc_config / CONFIGURATION
+    changed = ours.read_bytes() + b"// f\xfcr uns\n"
+    ours.write_bytes(changed)
+    install(prefix, orthanc_config, None)
+    uninstall(prefix, orthanc_config)
+    install(prefix, orthanc_config, None)
+    assert ours.read_bytes() == changed
+
+
 def with_script(folder: Path) -> None:
     (folder / "python.json").write_text('{"PythonScript": "/srv/ours.py"}')
 
