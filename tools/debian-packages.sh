@@ -16,6 +16,8 @@ else
 fi
 echo "Installing from Debian:$missing"
 export DEBIAN_FRONTEND=noninteractive
+# dpkg wants programs that are in folders of an administrator's PATH.
+export PATH="$PATH:/usr/sbin:/sbin"
 install() {
     # shellcheck disable=SC2086 # a list of words
     $as_root apt-get install --yes --quiet --no-install-recommends $missing

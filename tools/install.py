@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from tools.installation import orthanc_program
 from tools.orthanc_configuration import (
     ConfigurationFiles,
     ConfigurationFilesError,
@@ -88,7 +89,7 @@ def check_before(prefix: Path, orthanc_config: Path) -> None:
     """
     if shutil.which("dpkg-query") is None:
         raise InstallError("This is no Debian: put the folders plugin and models in place as docs/install.md says.")
-    if shutil.which("Orthanc") is None:
+    if orthanc_program() is None:
         raise InstallError("There is no Orthanc here to install into: apt-get install orthanc, or try make demo.")
     for folder in (prefix, *_beside(prefix)):
         # It will be replaced as a whole.

@@ -20,6 +20,11 @@ ANSWER_TIMEOUT_S = 10.0
 """Longest wait for an answer of a running Orthanc, in seconds."""
 
 
+def orthanc_program() -> str | None:
+    """Path of the program `Orthanc`; Debian's is in a folder that an ordinary user's PATH does not name."""
+    return shutil.which("Orthanc") or shutil.which("/usr/sbin/Orthanc")
+
+
 def version(text: str) -> tuple[int, ...]:
     """The numbers of a version, such as (1, 10, 1); none where it is no release."""
     match = re.search(r"\d+(\.\d+)+", text)
@@ -41,8 +46,8 @@ class Installation:
     @cached_property
     def orthanc_version(self) -> str:
         """Version of the program `Orthanc`, empty where there is no such program."""
-        program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
-        if not Path(program).exists():
+        program = orthanc_program()
+        if program is None:
             return ""
         answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
         return ".".join(map(str, version(answer.partition("\n")[0])))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tools.installation import orthanc_program
 from tools.loopback import TO_THIS_MACHINE
 from tools.orthanc_configuration import read_json_with_comments
 
@@ -57,8 +58,6 @@ class OrthancServer:
     changes: Mapping
         Keys that differ from orthanc.json; objects are merged key by key. Where they hold RegisteredUsers, requests are
         made as the first of them.
-    executable: str
-        Orthanc's program.
     root: Path | None
         Folder that holds another Debian with its Orthanc, as tools/orthanc-version.sh sets one up. Its programs and
         libraries are used in place of this machine's, and the Python packages that `make test-orthanc` installed for
@@ -73,7 +72,6 @@ class OrthancServer:
         http_port: int = 0,
         dicom_port: int = 0,
         changes: Mapping[str, Any] | None = None,
-        executable: str = "Orthanc",
         root: Path | None = None,
     ) -> None:
         self.folder = folder
@@ -83,7 +81,6 @@ class OrthancServer:
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.log = folder / "orthanc.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._executable = executable
         self._root = root
         self._changes = changes or {}
         self._headers = {}
@@ -112,7 +109,9 @@ class OrthancServer:
 
     def _command(self) -> list[str]:
         if self._root is None:
-            return [self._executable]
+            if (program := orthanc_program()) is None:
+                raise OrthancError("The program Orthanc is not installed: apt-get install orthanc.")
+            return [program]
         # The folder's own loader finds the folder's libraries, as it would after a chroot.
         loader = self._root / "lib64/ld-linux-x86-64.so.2"
         libraries = f"{self._root}/usr/lib/x86_64-linux-gnu:{self._root}/usr/lib"
@@ -131,7 +130,7 @@ class OrthancServer:
         Raises
         ------
         OrthancError
-            If it ends or does not answer in time; the message holds the end of its log.
+            If there is none, or it ends or does not answer in time; the message holds the end of its log.
         """
         configuration = self.write_configuration()
         with self.log.open("ab") as log:

@@ -17,7 +17,7 @@ from tests.inference.tiny_models import write_all
 from tools.doctor import examine
 from tools.installation import Installation
 from tools.orthanc_configuration import ConfigurationFiles
-from tools.orthanc_server import REPOSITORY, free_port
+from tools.orthanc_server import REPOSITORY, OrthancServer, free_port
 
 Values = dict[str, Any]
 
@@ -120,6 +120,14 @@ def test_an_orthanc_that_is_missing_or_too_old(
     for version, sentence in (("", "The program Orthanc is not installed"), ("1.9.7", "Orthanc is 1.9.7")):
         monkeypatch.setattr(Installation, "orthanc_version", version)
         assert any(sentence in found for found in diagnose(values)["wrong"])
+
+
+def test_orthanc_is_found_where_debian_puts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An ordinary user's PATH has no /usr/sbin."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert Installation(ConfigurationFiles(tmp_path)).orthanc_version
+    with OrthancServer(tmp_path) as server:
+        assert server.get("/system")["Version"]
 
 
 def test_a_port_of_another_program(values: Values, diagnose: Diagnose) -> None:
