@@ -9,7 +9,7 @@ import site
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,9 +206,7 @@ def check_product(installation: Installation) -> Iterator[Finding]:
         yield wrong(str(error))
         return
     yield fine("CovidCt has no unknown key and no wrong value.")
-    for name in configuration.destinations:
-        if name not in values.get("DicomModalities", {}):
-            yield wrong(f'CovidCt.Destinations names "{name}", which DicomModalities does not have.')
+    yield from check_destinations(installation, configuration.destinations)
     yield from check_folder(installation, configuration.state_folder)
     available = onnxruntime.get_available_providers()
     for name, provider in PROVIDERS.items():
@@ -227,6 +225,20 @@ def check_product(installation: Installation) -> Iterator[Finding]:
         )
     for warning in analyzer.warnings:
         yield wrong(warning)
+
+
+def check_destinations(installation: Installation, destinations: Sequence[str]) -> Iterator[Finding]:
+    """Whether Orthanc knows the DICOM nodes that get the results."""
+    values = installation.files.values
+    if not values.get("DicomModalitiesInDatabase", False):
+        nodes, where = values.get("DicomModalities", {}), "DicomModalities"
+    else:
+        nodes, where = installation.ask("/modalities"), "the running Orthanc's database"
+    for name in destinations:
+        if not isinstance(nodes, dict | list):
+            yield note(f'Only a running Orthanc can tell whether its database has "{name}" of CovidCt.Destinations.')
+        elif name not in nodes:
+            yield wrong(f'CovidCt.Destinations names "{name}", which {where} does not have.')
 
 
 def check_folder(installation: Installation, folder: Path) -> Iterator[Finding]:

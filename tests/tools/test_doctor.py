@@ -232,6 +232,22 @@ def test_what_a_running_orthanc_says(values: Values, diagnose: Diagnose, running
     assert found["note"] == ["No GPU.", "Results have not arrived at pacs yet: refused"]
 
 
+def test_destinations_in_orthancs_database(
+    values: Values, diagnose: Diagnose, running: tuple[int, dict[str, Any]]
+) -> None:
+    values |= {"DicomModalitiesInDatabase": True, "DicomModalities": {"gone": ["A", "192.0.2.1", 104]}}
+    values["CovidCt"]["Destinations"] = ["pacs", "gone"]
+    found = diagnose(values)
+    assert found["wrong"] == []
+    assert any('whether its database has "pacs"' in sentence for sentence in found["note"])
+    values["HttpPort"], answers = running
+    answers["/modalities"] = ["pacs"]
+    answers["/covid/status"] = {"Analysis": "on", "Version": "1", "ProviderWarnings": [], "FailingDeliveries": []}
+    assert diagnose(values)["wrong"] == [
+        'CovidCt.Destinations names "gone", which the running Orthanc\'s database does not have.'
+    ]
+
+
 def test_relative_paths_start_at_the_configuration(tmp_path: Path) -> None:
     files = ConfigurationFiles(tmp_path / "orthanc.json", {"PythonScript": "plugin/covid.py"})
     assert Installation(files).script == tmp_path / "plugin/covid.py"
