@@ -38,7 +38,8 @@ def test_what_is_commented_out_needs_no_more_than_its_slashes_removed(tmp_path: 
 
 def test_all_keys() -> None:
     section = {
-        "Automatic": False, "AETitles": [], "Destinations": ["pacs"], "SeriesRules": {"MinSlices": 30}, "Workers": 2,
+        "Automatic": False, "AETitles": ["SIXTEEN LETTERS."],
+        "Destinations": ["pacs"], "SeriesRules": {"MinSlices": 30}, "Workers": 2,
         "Threads": 4, "Providers": ["CUDA", "CPU"], "ModelTimeout": 5, "ModelsFolder": "/m", "StateFolder": "/s",
     }  # fmt: skip
     read = read_configuration({"CovidCt": section, "StorageDirectory": "/x"}, None)
@@ -74,7 +75,8 @@ def test_postgresql_is_where_orthancs_index_is(section: dict[str, Any], settings
         ({"Automatik": True}, "Automatik"),
         ({"Automatic": "yes"}, "true or false"),
         ({"AETitles": "COVIDAET"}, "list of texts"),
-        ({"Destinations": [""]}, "list of texts"),
+        ({"Destinations": [""]}, "none of them empty"),
+        *(({"AETitles": [one]}, "1 to 16 ASCII") for one in ("SEVENTEEN_LETTERS", " A", "A ", " ", "A\\B", "A\n", "É")),
         ({"Workers": 0}, "1 to 16"),
         ({"Workers": True}, "1 to 16"),
         ({"Providers": ["GPU"]}, "TensorRT"),
@@ -82,6 +84,9 @@ def test_postgresql_is_where_orthancs_index_is(section: dict[str, Any], settings
         ({"SeriesRules": {"MinSlice": 3}}, "MinSlices"),
         ({"SeriesRules": {"MinSlices": -3}}, "positive"),
         ({"SeriesRules": {"MaxSlices": 1e3}}, "whole number"),
+        ({"SeriesRules": {"MinSlices": 3001}}, "at most MaxSlices, 3000"),
+        ({"SeriesRules": {"MaxSpacingMm": float("inf")}}, "positive number"),
+        ({"SeriesRules": {"MaxSpacingMm": float("nan")}}, "positive number"),
         ({"SeriesRules": {"MaxVoxels": 4e7}}, "whole number"),
         ({"ModelsFolder": 3}, "text"),
     ],

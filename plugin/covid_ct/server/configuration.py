@@ -1,5 +1,7 @@
 """The section `CovidCt` of Orthanc's configuration."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,6 +28,9 @@ STORAGE_DEFAULT = "OrthancStorage"
 
 STABLE_AGE_DEFAULT_S = 60
 """Orthanc's own default of `StableAge`."""
+
+AE_TITLE = re.compile(r"(?! )[ -\[\]-~]{1,16}(?<! )")
+"""DICOM's application entity titles (PS3.5, value representation AE), without the outer blanks that do not count."""
 
 JOBS_HISTORY_LEAST = 10
 """Fewest ended jobs that Orthanc has to remember: its own default of `JobsHistorySize`."""
@@ -150,7 +155,7 @@ def read_configuration(orthanc: Mapping[str, Any], folder: Path | None) -> Confi
             else _path(orthanc.get("StorageDirectory", STORAGE_DEFAULT), "StorageDirectory", folder) / "covid-ct"
         ),
         automatic=_flag(section, "Automatic", default=True),
-        aet_titles=_texts(section, "AETitles", ("COVIDAET",)),
+        aet_titles=tuple(_ae_title(title) for title in _texts(section, "AETitles", ("COVIDAET",))),
         destinations=_texts(section, "Destinations", ()),
         series_rules=_series_rules(section.get("SeriesRules", {})),
         workers=_number(section, "Workers", default=1, low=1, high=16),
@@ -196,7 +201,7 @@ def _path(text: str, key: str, folder: Path | None) -> Path:
 def _texts(section: Mapping[str, Any], key: str, default: tuple[str, ...]) -> tuple[str, ...]:
     value = section.get(key, list(default))
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise _wrong(key, value, "a list of texts")
+        raise _wrong(key, value, "a list of texts, none of them empty")
     return tuple(value)
 
 
@@ -214,6 +219,12 @@ def _number(section: Mapping[str, Any], key: str, *, default: int, low: int, hig
     return value
 
 
+def _ae_title(title: str) -> str:
+    if not AE_TITLE.fullmatch(title):
+        raise _wrong("AETitles", title, "a list of AE titles: 1 to 16 ASCII characters, no backslash, no outer blanks")
+    return title
+
+
 def _provider(name: str) -> str:
     if name not in PROVIDERS:
         raise _wrong("Providers", name, f"a list of {', '.join(PROVIDERS)}")
@@ -229,10 +240,14 @@ def _series_rules(value: object) -> SeriesRules:
         if key not in names:
             raise _wrong("SeriesRules", key, f"an object with the keys {', '.join(names)}")
         whole = names[key].type is int
-        if isinstance(number, bool) or not isinstance(number, int if whole else int | float) or number <= 0:
+        is_number = isinstance(number, int if whole else int | float) and not isinstance(number, bool)
+        if not is_number or not 0 < number < math.inf:
             raise _wrong(f"SeriesRules.{key}", number, f"a positive {'whole ' if whole else ''}number")
         given[names[key].name] = number
-    return SeriesRules(**given)
+    rules = SeriesRules(**given)
+    if rules.min_slices > rules.max_slices:
+        raise _wrong("SeriesRules.MinSlices", rules.min_slices, f"at most MaxSlices, {rules.max_slices}")
+    return rules
 
 
 def _pascal(name: str) -> str:
