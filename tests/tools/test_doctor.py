@@ -85,6 +85,7 @@ def test_nothing_is_wrong_with_a_right_installation(values: Values, diagnose: Di
         ({"PythonScript": "/etc/orthanc/sample.py"}, "load /etc/orthanc/sample.py, which is not this plugin's"),
         ({"RemoteAccessAllowed": True, "AuthenticationEnabled": False}, "whoever reaches the HTTP port sees"),
         ({"RemoteAccessAllowed": True}, "RegisteredUsers names nobody"),
+        ({"SslEnabled": True}, "ends by SIGSEGV at the first request"),
         ({"DicomCheckCalledAet": True}, "DicomCheckCalledAet is true"),
         ({"CovidCt": {"Automatik": True}}, 'has no key "Automatik"'),
         ({"CovidCt": {"Workers": "two"}}, '"CovidCt.Workers" in the configuration must be a whole number'),
