@@ -137,7 +137,7 @@ def test_a_3d_network_has_a_spacing_and_no_finest_pixel(tmp_path):
 
 
 def test_a_missing_manifest_is_told(tmp_path):
-    with pytest.raises(ModelError, match="lungs model cannot be read"):
+    with pytest.raises(ModelError, match=r"lungs model cannot be read.*or --models"):
         load_manifest(tmp_path / "lungs", "lungs")
 
 

@@ -214,7 +214,7 @@ def load_manifest(folder: Path, role: Role) -> Manifest:
     except OSError as error:
         raise ModelError(
             f"The manifest {path} of the {role} model cannot be read ({error.strerror}); "
-            "put the model's folder there or point ModelsFolder to where it is."
+            "put the model's folder there, or say where it is: ModelsFolder in Orthanc's configuration, or --models."
         ) from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"The manifest {path} is no valid JSON ({error}); correct it.") from error
