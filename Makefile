@@ -100,8 +100,11 @@ test-networks: build/benchmarks/ready ## what needs PyTorch: lungmask's and MONA
 	@build/benchmarks/peers/bin/python -m pytest --quiet tests/inference/test_known_networks.py tests/models/test_training.py
 
 .PHONY: accuracy
-accuracy: .venv/test-ready tumours ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)
+accuracy: ../shared/data .venv/test-ready tumours ## measure the models on ../shared/data (ARGS="--step 24": every 24th slice of the large sets)
 	@$(PYTHON) -m models.training.accuracy ../shared/data $(ARGS)
+
+../shared/data:
+	@echo "There is no folder $@ with labelled CTs; models/training/README.md says what it holds."; exit 1
 
 .PHONY: benchmark
 benchmark: build/benchmarks/ready ## measure speed beside peers, rewrite docs/performance.md (ARGS="--only job,limit,peers,service,quiet,throughput,page,gpu")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.installation import Installation, version
+from tools.installation import MAX_PORT, Installation, is_port, version
 from tools.orthanc_configuration import ConfigurationFilesError, read_configuration_files
 
 ORTHANC_CONFIG = Path("/etc/orthanc")
@@ -138,14 +138,18 @@ def check_safety(values: dict[str, Any]) -> Iterator[Finding]:
 def check_running(installation: Installation) -> Iterator[Finding]:
     """The running Orthanc and what it says of this plugin; or whether its ports are free for it."""
     values = installation.files.values
+    ports = {key: values.get(key, usual) for key, usual in (("HttpPort", 8042), ("DicomPort", 4242))}
+    if none := [f"{key} {port!r}" for key, port in ports.items() if not is_port(port)]:
+        yield wrong(f"{' and '.join(none)} is no port; ports go from 1 to {MAX_PORT}.")
+        return
     if installation.system is None:
         answer = installation.ask("/system")
         if answer in (401, 403):
             yield note("Orthanc runs and asks for credentials that its configuration does not name; it was not asked.")
             return
         yield note("Orthanc does not run, or not with HTTP on this machine; start it and ask again.")
-        for key, usual in (("HttpPort", 8042), ("DicomPort", 4242)):
-            if not is_free(port := values.get(key, usual)):
+        for key, port in ports.items():
+            if not is_free(port):
                 yield wrong(f"{key} {port} is used by another program: stop that, or choose another port.")
         return
     yield fine(f"Orthanc {installation.system['Version']} runs and answers.")

@@ -71,7 +71,7 @@ def install(prefix: Path, orthanc_config: Path, wheels: Path | None) -> None:
     InstallError, ConfigurationFilesError
         Raised before anything was changed, but for Debian packages that were added.
     """
-    check_before(prefix, orthanc_config)
+    check_before(prefix, orthanc_config, wheels)
     added = add_debian_packages()
     # The package of the Python plugin has put its own file into the configuration.
     text = configure(read_configuration_files(orthanc_config), prefix)
@@ -80,7 +80,7 @@ def install(prefix: Path, orthanc_config: Path, wheels: Path | None) -> None:
     print(f"Installed in {prefix}; {orthanc_config / CONFIGURATION} is yours to change, upgrades keep it.")
 
 
-def check_before(prefix: Path, orthanc_config: Path) -> None:
+def check_before(prefix: Path, orthanc_config: Path, wheels: Path | None) -> None:
     """Whether it can work at all.
 
     Raises
@@ -91,6 +91,8 @@ def check_before(prefix: Path, orthanc_config: Path) -> None:
         raise InstallError("This is no Debian: put the folders plugin and models in place as docs/install.md says.")
     if orthanc_program() is None:
         raise InstallError("There is no Orthanc here to install into: apt-get install orthanc, or try make demo.")
+    if wheels is not None and not wheels.is_dir():
+        raise InstallError(f"There is no folder {wheels} of wheels; docs/install.md says how to make one.")
     for folder in (prefix, *_beside(prefix)):
         # It will be replaced as a whole.
         if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).exists():

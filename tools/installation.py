@@ -16,6 +16,9 @@ from tools.orthanc_configuration import ConfigurationFiles
 
 PYTHON_PLUGIN = "libOrthancPython.so"
 
+MAX_PORT = 65535
+"""The highest TCP port."""
+
 ANSWER_TIMEOUT_S = 10.0
 """Longest wait for an answer of a running Orthanc, in seconds."""
 
@@ -23,6 +26,11 @@ ANSWER_TIMEOUT_S = 10.0
 def orthanc_program() -> str | None:
     """Path of the program `Orthanc`; Debian's is in a folder that an ordinary user's PATH does not name."""
     return shutil.which("Orthanc") or shutil.which("/usr/sbin/Orthanc")
+
+
+def is_port(number: object) -> bool:
+    """Whether a program can listen on a TCP port of this number."""
+    return isinstance(number, int) and 0 < number <= MAX_PORT
 
 
 def version(text: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ case $version in
 1.12.7) release=trixie script=trixie ;;
 1.13.0) release=forky script=sid ;;
 *)
-    echo "There is no Debian release here with Orthanc $version; there are 1.12.7 (trixie) and 1.13.0 (forky)." >&2
+    echo "Say which Orthanc, not '$version': make test-orthanc VERSION=1.10.1 (this machine's), 1.12.7 (trixie) or 1.13.0 (forky)." >&2
     exit 1
     ;;
 esac

@@ -6,17 +6,21 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from tools.installation import MAX_PORT, is_port
 from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer, free_port
 
 
 def main() -> int:
-    """Command line; exit status 0 after Ctrl-C, 1 where a port is taken or Orthanc does not start."""
+    """Command line; exit status 0 after Ctrl-C, 1 where a port is none or taken, or Orthanc does not start."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--http-port", type=int, help="default: 8042, or another where that is taken")
     parser.add_argument("--dicom-port", type=int, help="default: 4242, or another where that is taken")
     parser.add_argument("--storage", type=Path, default=REPOSITORY / "build/serve/storage")
     arguments = parser.parse_args()
     for port in filter(None, (arguments.http_port, arguments.dicom_port)):
+        if not is_port(port):
+            print(f"{port} is no port; ports go from 1 to {MAX_PORT}.", file=sys.stderr)
+            return 1
         if free_port(port) != port:
             print(f"Port {port} is in use; end what listens there, or name another one.", file=sys.stderr)
             return 1

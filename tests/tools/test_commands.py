@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,6 +117,18 @@ def test_analyze_writes_the_same_results_twice(tmp_path: Path) -> None:
     findings = json.loads(first["findings.json"])
     for name in ("lung_volume_ml", "lesion_volume_ml", "lesion_to_lung_ratio"):
         assert set(findings[name]) == {"total", "right", "left"}
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ([sys.executable, "-m", "tools.serve", "--http-port", "99999"], "99999 is no port; ports go from 1 to 65535."),
+        (["tools/orthanc-version.sh", "", "nowhere"], "make test-orthanc VERSION=1.10.1"),
+    ],
+)
+def test_a_slip_gets_a_sentence(command: list[str], sentence: str) -> None:
+    done = run(*command)
+    assert (done.returncode, sentence in done.stderr, done.stderr.count("\n")) == (1, True, 1)
 
 
 def test_analyze_without_a_folder_says_what_to_give() -> None:

@@ -140,6 +140,11 @@ def test_a_port_of_another_program(values: Values, diagnose: Diagnose) -> None:
     assert found["wrong"] == [f"DicomPort {port} is used by another program: stop that, or choose another port."]
 
 
+def test_a_port_that_is_none(values: Values, diagnose: Diagnose) -> None:
+    found = diagnose(values | {"HttpPort": 99999})
+    assert found["wrong"] == ["HttpPort 99999 is no port; ports go from 1 to 65535."]
+
+
 def test_a_state_folder_that_orthanc_may_not_write(values: Values, diagnose: Diagnose, tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o500)

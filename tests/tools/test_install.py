@@ -201,6 +201,12 @@ def test_nothing_is_changed_where_it_cannot_work(
     assert not prefix.exists()
 
 
+def test_wheels_that_are_nowhere_are_told_before_anything_is_installed(prefix: Path, orthanc_config: Path) -> None:
+    with pytest.raises(InstallError, match="There is no folder /nowhere of wheels"):
+        install(prefix, orthanc_config, Path("/nowhere"))
+    assert not prefix.parent.exists()
+
+
 def test_what_is_not_installed_is_not_uninstalled(tmp_path: Path, orthanc_config: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(InstallError, match="holds no installation"):
