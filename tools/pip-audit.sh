@@ -20,7 +20,9 @@ weak = [f"{p['name']} {p['version']}: {v['id']}" for p in packages for v in p.ge
 unknown = [p["name"] for p in packages if "skip_reason" in p]
 if unknown:
     print(f"pip-audit: SKIPPED in {name}, the service does not know or answer: {', '.join(unknown)}")
-print(f"pip-audit: {len(packages) - len(unknown)} packages of {name} asked about, {len(weak)} known weaknesses")
+known = len(packages) - len(unknown)
+print(f"pip-audit: {known} packages of {name} asked about, {len(weak)} known weaknesses" if known else
+      f"pip-audit: nothing of {name} was checked")
 sys.exit("\n".join(weak) or 0)
 END
 done
