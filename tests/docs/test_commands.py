@@ -2,8 +2,10 @@
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +15,10 @@ import yaml
 from covid_ct import __version__
 from covid_ct.series.headers import SeriesRules
 from covid_ct.server.configuration import KEYS, SECTION, ConfigurationError, read_configuration
+from covid_ct.server.database import SqliteDatabase
+from covid_ct.server.deliveries import DeliveryStore
+from covid_ct.server.job_store import JobStore
+from covid_ct.server.jobs import Job, Trigger
 from tests.docs.conftest import REPOSITORY
 from tools.orthanc_configuration import COMMENTED_JSON
 from tools.orthanc_server import OrthancServer
@@ -52,6 +58,25 @@ def test_targets_links_and_settings_of_a_page_exist(page: str) -> None:
         document = json.loads(plain if plain.startswith(("{", "[")) else f"{{{plain}}}")
         if isinstance(document, dict):
             assert set(document.get("CovidCt", {})) <= KEYS
+
+
+def test_a_series_jobs_are_erased(tmp_path: Path) -> None:
+    statements = re.findall(r"```sql\n(.*?)```", (REPOSITORY / "docs/security.md").read_text(), re.DOTALL)
+    file = tmp_path / "jobs.sqlite"
+    database = SqliteDatabase(file)
+    jobs, deliveries = JobStore(database, "here"), DeliveryStore(database, "here")
+    for job, uid in (("erased", "1.2.3"), ("kept", "1.2.3.4")):
+        jobs.add(Job(job, "series", uid, Trigger.REST))
+        deliveries.add(job, ["pacs"])
+    database.close()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(*statements)
+    database = SqliteDatabase(file)
+    assert JobStore(database, "here").get("erased") is None
+    assert DeliveryStore(database, "here").of_job("erased") == []
+    assert len(DeliveryStore(database, "here").of_job("kept")) == 1
+    database.close()
+    assert not any(b"erased" in part.read_bytes() for part in tmp_path.iterdir())
 
 
 def test_make_help_lists_every_target() -> None:
