@@ -18,9 +18,6 @@ from tools.orthanc_configuration import ConfigurationFilesError, read_configurat
 
 ORTHANC_CONFIG = Path("/etc/orthanc")
 
-CIVETWEB = Path("/usr/lib/x86_64-linux-gnu/libcivetweb.so.1.15.0")
-"""Debian's HTTP server for Orthanc, up to forky: built for OpenSSL 1.1, it calls what OpenSSL 3 does not have."""
-
 OLDEST_ORTHANC = (1, 10, 1)
 """The oldest Orthanc that the tests run on."""
 
@@ -118,11 +115,6 @@ def check_safety(values: dict[str, Any]) -> Iterator[Finding]:
                 "RemoteAccessAllowed is true and RegisteredUsers names nobody: older versions of Orthanc then let in "
                 'the user "orthanc" with that password. Name users of your own.'
             )
-    if values.get("SslEnabled") is True and CIVETWEB.exists():
-        yield wrong(
-            "SslEnabled is true: Debian's Orthanc then ends by SIGSEGV at the first request. Set it to false, and put "
-            "a reverse proxy with HTTPS in front, on this machine."
-        )
     if values.get("DicomAlwaysAllowStore", True):
         yield note(
             "Orthanc takes images from any DICOM node that reaches its port, which is its default. Set "
@@ -141,6 +133,12 @@ def check_running(installation: Installation) -> Iterator[Finding]:
     ports = {key: values.get(key, usual) for key, usual in (("HttpPort", 8042), ("DicomPort", 4242))}
     if none := [f"{key} {port!r}" for key, port in ports.items() if not is_port(port)]:
         yield wrong(f"{' and '.join(none)} is no port; ports go from 1 to {MAX_PORT}.")
+        return
+    if installation.crashes_by_https:
+        yield wrong(
+            "SslEnabled is true: Debian's Orthanc then ends by SIGSEGV at the first request, so it was not asked. Set "
+            "it to false, and put a reverse proxy with HTTPS in front, on this machine."
+        )
         return
     if installation.system is None:
         answer = installation.ask("/system")

@@ -16,6 +16,9 @@ from tools.orthanc_configuration import ConfigurationFiles
 
 PYTHON_PLUGIN = "libOrthancPython.so"
 
+CIVETWEB = Path("/usr/lib/x86_64-linux-gnu/libcivetweb.so.1.15.0")
+"""Debian's HTTP server for Orthanc, up to forky: built for OpenSSL 1.1, it calls what OpenSSL 3 does not have."""
+
 MAX_PORT = 65535
 """The highest TCP port."""
 
@@ -98,6 +101,11 @@ class Installation:
         folder = f".venv/lib/python{self.python_version}/site-packages"
         return self.script.parent.parent / folder if self.script else None
 
+    @property
+    def crashes_by_https(self) -> bool:
+        """Whether a request, by anybody, brings the running Orthanc down."""
+        return self.files.values.get("SslEnabled") is True and CIVETWEB.exists()
+
     @cached_property
     def system(self) -> dict[str, Any] | None:
         """`/system` of the running Orthanc, None where none answers."""
@@ -106,6 +114,8 @@ class Installation:
 
     def ask(self, path: str) -> Any:
         """The answer of a running Orthanc: a document, or the HTTP status of an error, or None where none answers."""
+        if self.crashes_by_https:
+            return None
         values = self.files.values
         scheme = "https" if values.get("SslEnabled") else "http"
         url = f"{scheme}://127.0.0.1:{values.get('HttpPort', 8042)}{path}"
