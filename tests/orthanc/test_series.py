@@ -1,11 +1,15 @@
 """Series as they come to a real Orthanc: compressed, growing, beside others that cannot be analysed."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from tests.orthanc.driving import ORTHANC_ROOT, upload, wait_for_job, wait_for_jobs
 from tests.orthanc.series import coarse, encode, renamed, upload_images
@@ -99,3 +103,50 @@ def test_a_series_that_was_deleted_and_sent_again_gets_its_findings_back(
     wait_for_job(node, job["ID"])
     assert node.get(f"/covid/series/{series}") == findings
     assert sorted(node.get("/instances")) == results
+
+
+IDENTITIES = {
+    "as the standard wants it": ("ISO_IR 100", "Müller^J".encode("latin-1"), b"4711"),
+    "several character sets": ("\\ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", b"JP1"),
+    "an ID with blanks before it": ("ISO_IR 100", b"A^B", b"    12345"),
+    "an ID with a backslash": ("ISO_IR 100", b"A^B", b"12 \\ 34"),
+    "an ID with control characters": ("ISO_IR 100", b"A^B", b"12\t3\x7f"),
+    "no character set": (None, "Иванов^Пётр".encode("cp1251"), "ИВ12".encode("cp1251")),
+    "another character set than it says": ("ISO_IR 192", "Müller^J".encode("latin-1"), "Ü12".encode("latin-1")),
+    "a character set that nobody knows": ("WINDOWS-1252", "Müller^J".encode("latin-1"), "Ü13".encode("latin-1")),
+}
+
+
+def named(images: list[Dataset], character_set: str | None, name: bytes, patient_id: bytes) -> list[Dataset]:
+    """The same images as of somebody whose name and ID are these bytes."""
+    new = renamed(images, (character_set, name, patient_id))
+    for image in new:
+        del image.SpecificCharacterSet
+        if character_set is not None:
+            image.SpecificCharacterSet = character_set
+        for keyword, vr, value in (("PatientName", "PN", name), ("PatientID", "LO", patient_id)):
+            padded = value + b" " * (len(value) % 2)
+            image[keyword] = RawDataElement(Tag(keyword), vr, len(padded), padded, 0, False, True)
+        named_so = image.get("SpecificCharacterSet")
+        image.set_original_encoding(False, True, convert_encodings(named_so) if named_so else default_encoding)
+    return new
+
+
+def test_results_lie_where_orthanc_put_their_source(
+    start: Callable[..., OrthancServer], images: list[Dataset], tiny_models: Path
+) -> None:
+    """In the same patient and study, by the same name, whatever Orthanc makes of the bytes."""
+    server = start(DefaultEncoding="Windows1251", CovidCt={"ModelsFolder": str(tiny_models)})
+
+    def owners(instance: str) -> dict[str, Any]:
+        levels = {level: server.get(f"/instances/{instance}/{level}") for level in ("patient", "study")}
+        return {level: (found["ID"], found["MainDicomTags"]) for level, found in levels.items()}
+
+    for what, identity in IDENTITIES.items():
+        series = upload_images(server, named(images, *identity))
+        source = server.get(f"/series/{series}")["Instances"][0]
+        job = wait_for_job(server, server.post("/covid/analyze", {"Series": series})["ID"])
+        assert job["State"] == "Success", (what, job)
+        assert len(job["Content"]["Results"]) > 4
+        for result in job["Content"]["Results"]:
+            assert owners(result["ID"]) == owners(source), (what, result)

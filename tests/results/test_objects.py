@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from pydicom import DataElement, Dataset, config, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from covid_ct import __version__, identity
 from covid_ct.results.objects import build_results, write_result
-from covid_ct.results.source import UNKNOWN_DATE, content_date_time, new_result
+from covid_ct.results.source import UNKNOWN_DATE, content_date_time, in_ascii, new_result
 from covid_ct.results.uids import ResultUids
 
 from .conftest import Case, Geometry, dciodvfy, make_case
@@ -199,3 +201,36 @@ def test_names_in_any_script_come_back(upright: Case, name: str, tmp_path: Path)
     )
     write_result(result, tmp_path / "one.dcm")
     assert str(dcmread(tmp_path / "one.dcm").PatientName) == name
+
+
+@pytest.mark.parametrize("vr", ["PN", None])
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (None, b"\xc8\xe2\xe0\xed^\xcf "),
+        ("ISO_IR 192", b" M\xfcller \\ ^ J"),
+        ("WINDOWS-1252", b"M\xfcller^J "),
+        (["", "ISO 2022 IR 87"], b"Yamada=\x1b$B;3ED\x1b(B"),
+    ],
+)
+def test_identity_is_copied_byte_by_byte(
+    upright: Case, character_set: str | list[str] | None, name: bytes, vr: str | None, tmp_path: Path
+) -> None:
+    """Of explicit and implicit VR, whatever character set it is said to be in."""
+    case = without(upright)
+    tag = Tag("PatientName")
+    for header in case.volume.headers:
+        if character_set is not None:
+            header["SpecificCharacterSet"] = DataElement(
+                "SpecificCharacterSet", "CS", character_set, validation_mode=config.IGNORE
+            )
+        header[tag] = RawDataElement(tag, vr, len(name), name, 0, vr is None, True)
+    for path in case.written(tmp_path).values():
+        result = dcmread(path)
+        assert result.get("SpecificCharacterSet") == character_set
+        assert result.get_item(tag).value == name + b" " * (len(name) % 2)
+        assert result.get_item(tag).VR == "PN"
+
+
+def test_texts_of_ours_are_the_same_in_every_character_set() -> None:
+    assert in_ascii("Réseau de Zoë, Ω 5 mm²") == "Reseau de Zoe, ? 5 mm2"

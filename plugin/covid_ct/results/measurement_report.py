@@ -42,7 +42,7 @@ from covid_ct.analysis.findings import BySide, Findings, LesionKind, ModelIdenti
 from covid_ct.results.explicit_vr import element, sequence, set_sequence
 from covid_ct.results.outlines import outer_outline, part_of_lesion
 from covid_ct.results.segmentation import tracking
-from covid_ct.results.source import new_result, reference
+from covid_ct.results.source import in_ascii, new_result, reference
 from covid_ct.results.terms import LUNG, SIDES, STRUCTURES_OF_LESIONS, STRUCTURES_OF_LUNGS, Structure
 from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
@@ -140,7 +140,7 @@ def _observer(uids: ResultUids) -> ObserverContext:
 
 def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
     """Which model made a finding."""
-    return AlgorithmIdentification(model.name, model.version, [f"sha256={model.sha256}"])
+    return AlgorithmIdentification(in_ascii(model.name), in_ascii(model.version), [f"sha256={model.sha256}"])
 
 
 def _measurement(name: Code, value: float, unit: Code) -> Measurement:
@@ -174,7 +174,7 @@ class _Groups:
             role="covid",
         )
         group[0].ContentSequence.extend(
-            TextContentItem(codes.DCM.Comment, comment, RelationshipTypeValues.CONTAINS)
+            TextContentItem(codes.DCM.Comment, in_ascii(comment), RelationshipTypeValues.CONTAINS)
             for comment in (RESEARCH_USE_ONLY, *self._findings.warnings)
         )
         return group

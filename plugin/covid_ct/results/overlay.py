@@ -21,7 +21,7 @@ from covid_ct.parallel import cores, in_parallel
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, LUNG_OUTLINE, as_jpeg, as_pixels, colored, eroded, in_lung_window
 from covid_ct.results.source import (
-    frame_of_reference,
+    copy_frame_of_reference,
     instances_of,
     new_result,
     positive_number,
@@ -183,7 +183,7 @@ def _common(volume: Volume, uids: ResultUids, grid: _Grid) -> Dataset:
     result.PixelRepresentation = 0
     result.LossyImageCompression = "01"
     result.LossyImageCompressionMethod = "ISO_10918_1"
-    result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(header, uids)
+    copy_frame_of_reference(header, result, uids)
     spacing = volume.lps_spacing
     rows, columns = volume.lps_affine[:3, 1] / spacing[1], volume.lps_affine[:3, 2] / spacing[2]
     result.ImageOrientationPatient = _decimals(*columns, *rows)

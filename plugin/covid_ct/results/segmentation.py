@@ -29,8 +29,9 @@ from pydicom.uid import SegmentationStorage
 from covid_ct.analysis.findings import ModelIdentity, where_label
 from covid_ct.results.explicit_vr import element, encoded, sequence, set_sequence
 from covid_ct.results.source import (
+    copy_frame_of_reference,
     decimal_strings,
-    frame_of_reference,
+    in_ascii,
     new_result,
     positive_number,
     reference,
@@ -117,7 +118,7 @@ def segmentation(
     result.ContentLabel = kind.content_label
     result.ContentDescription = kind.series_description
     result.ContentCreatorName = ""
-    result.FrameOfReferenceUID, result.PositionReferenceIndicator = frame_of_reference(header, uids)
+    copy_frame_of_reference(header, result, uids)
     _describe_pixels(result, header)
     result.SegmentSequence = [
         _segment(number, kind.structures[label], model, uids) for label, number in numbers.items()
@@ -186,7 +187,10 @@ def _segment(number: int, structure: Structure, model: ModelIdentity, uids: Resu
         segmented_property_type=structure.type,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            model.name, ARTIFICIAL_INTELLIGENCE, model.version, parameters={"sha256": model.sha256}
+            in_ascii(model.name),
+            ARTIFICIAL_INTELLIGENCE,
+            in_ascii(model.version),
+            parameters={"sha256": model.sha256},
         ),
         tracking_uid=tracking_uid,
         tracking_id=tracking_id,

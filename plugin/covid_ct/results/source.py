@@ -4,16 +4,18 @@ highdicom's `SOPClass` refuses malformed attributes of the source, writes the cl
 """
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset, config
-from pydicom.charset import convert_encodings
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds, validate_value
 
@@ -29,7 +31,6 @@ IMPLEMENTATION_CLASS_UID = UID("2.25.298912814122997368992912399954831882916")
 UNKNOWN_DATE = "19000101"
 """Content Date of results whose source holds no valid date; the attribute is of type 1 and the clock is no answer."""
 
-_UTF_8 = "ISO_IR 192"
 _LENGTH_OF_DS = 16
 # Type 2 first: present in a result even where the source lacks them.
 _TYPE_2 = (
@@ -70,10 +71,7 @@ def text_of(header: Dataset, keyword: str) -> str:
     str
         Several values joined by backslashes.
     """
-    try:
-        value = header.get(keyword)
-    except (ValueError, TypeError, NotImplementedError):
-        return ""
+    value = optional(header, keyword)
     if value is None:
         return ""
     if isinstance(value, str) or not isinstance(value, Sequence):
@@ -93,6 +91,15 @@ def is_valid(keyword: str, text: str) -> bool:
     except ValueError:
         return False
     return vr != "TM" or not set("-\\") & set(text)
+
+
+def in_ascii(text: str) -> str:
+    """A text of ours in the characters that mean the same in every character set that a source may have.
+
+    Letters lose their accents; what has no like becomes a question mark.
+    """
+    parts = unicodedata.normalize("NFKD", text)
+    return "".join(part for part in parts if not unicodedata.combining(part)).encode("ascii", "replace").decode()
 
 
 def content_date_time(header: Dataset) -> tuple[str, str]:
@@ -149,10 +156,10 @@ def new_result(
     Returns
     -------
     Dataset
-        With file meta information, for `covid_ct.results.objects.write_result`.
+        With file meta information, for `covid_ct.results.objects.write_result`. It is in the source's character set,
+        right or wrong: other texts than the source's have to be `in_ascii`.
     """
-    result = _written_as_it_is(Dataset())
-    result.SpecificCharacterSet = _UTF_8
+    result = Dataset()
     copy_identity(header, result)
     result.StudyInstanceUID = header.StudyInstanceUID
     result.Modality = modality
@@ -204,8 +211,9 @@ def instances_of(common: Dataset, uids: ResultUids, role: str, count: int) -> It
 
 
 def _written_as_it_is(result: Dataset) -> Dataset:
-    """Have pydicom write sequences that are encoded already without parsing them on the way."""
-    result.set_original_encoding(False, True, convert_encodings(_UTF_8))
+    """Have pydicom write what is encoded already without decoding it on the way."""
+    named = result.get("SpecificCharacterSet")
+    result.set_original_encoding(False, True, convert_encodings(named) if named else default_encoding)
     return result
 
 
@@ -217,13 +225,19 @@ def _number(result: Dataset, uids: ResultUids, role: str, number: int) -> None:
 
 
 def copy_identity(header: Dataset, result: Dataset) -> None:
-    """Copy patient and study attributes; malformed dates and codes become empty, identifiers stay as they are."""
+    """Copy patient and study attributes; malformed dates and codes become empty, identifiers stay as they are.
+
+    They stay so byte by byte, and with the character set that the source names, or none: servers file objects by what
+    they make of these bytes, each in its way where they break the standard.
+    """
+    if charset := text_of(header, "SpecificCharacterSet"):
+        _set_quietly(result, "SpecificCharacterSet", charset)
+    _written_as_it_is(result)
     for keyword in (*_TYPE_2, *_COPIED_WHERE_PRESENT):
-        text = text_of(header, keyword)
-        if text and keyword not in _KEPT_VERBATIM and not is_valid(keyword, text):
-            text = ""
-        if text or keyword in _TYPE_2:
-            _set_quietly(result, keyword, text)
+        if keyword in header and (keyword in _KEPT_VERBATIM or _holds_valid(header, keyword)):
+            _copy_encoded(header, result, keyword)
+        elif keyword in _TYPE_2:
+            _set_quietly(result, keyword, "")
     _copy_deidentification(header, result)
 
 
@@ -244,24 +258,41 @@ def _copy_deidentification(header: Dataset, result: Dataset) -> None:
         result.PatientIdentityRemoved = removed
 
 
+def _holds_valid(header: Dataset, keyword: str) -> bool:
+    """Whether the source has an attribute, not empty and as DICOM allows it."""
+    text = text_of(header, keyword)
+    return bool(text) and is_valid(keyword, text)
+
+
+def _copy_encoded(header: Dataset, result: Dataset, keyword: str) -> None:
+    """Copy an attribute of the source that is a text, byte by byte."""
+    tag = Tag(keyword)
+    source = header.get_item(tag)
+    if not isinstance(source, RawDataElement):
+        # Somebody asked for it, upon which pydicom decoded it and kept that.
+        decoded = Dataset({of: header[of] for of in (Tag("SpecificCharacterSet"), tag) if of in header})
+        source = encoded_elements(decoded).get_item(tag)
+    value = source.value or b""
+    value += b" " * (len(value) % 2)
+    vr = source.VR or dictionary_VR(tag)
+    result[tag] = RawDataElement(tag, vr, len(value), value, 0, is_implicit_VR=False, is_little_endian=True)
+
+
 def _set_quietly(result: Dataset, keyword: str, value: Any) -> None:
-    """Set an attribute without pydicom's warning, which would put an invalid patient ID into the log."""
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    result[tag] = DataElement(tag, dictionary_VR(keyword), value, validation_mode=config.IGNORE)
+    """Set an attribute without pydicom's warning, which would put an invalid value into the log."""
+    result[keyword] = DataElement(keyword, dictionary_VR(keyword), value, validation_mode=config.IGNORE)
 
 
-def frame_of_reference(header: Dataset, uids: ResultUids) -> tuple[str, str]:
-    """Frame of reference UID and position reference indicator of the source.
+def copy_frame_of_reference(header: Dataset, result: Dataset, uids: ResultUids) -> None:
+    """Give a result the source's frame of reference.
 
-    Returns
-    -------
-    tuple[str, str]
-        The UID is derived where the source, against the standard, has none: viewers overlay nothing without.
+    Its UID is derived where the source, against the standard, has none: viewers overlay nothing without.
     """
-    uid = text_of(header, "FrameOfReferenceUID") or uids.derive("frame of reference")
-    return uid, text_of(header, "PositionReferenceIndicator")
+    result.FrameOfReferenceUID = text_of(header, "FrameOfReferenceUID") or uids.derive("frame of reference")
+    if _holds_valid(header, "PositionReferenceIndicator"):
+        _copy_encoded(header, result, "PositionReferenceIndicator")
+    else:
+        result.PositionReferenceIndicator = ""
 
 
 def decimal_strings(header: Dataset, keyword: str) -> list[str]:

@@ -130,7 +130,6 @@ def read_series(
     check_series(series_header(headers[lowest], len(headers)), rules)
     arrangement = arrange(text(headers[lowest], "SeriesInstanceUID"), slices, rules)
     ordered = tuple(headers[index] for index in arrangement.order)
-    _drop_unreadable(ordered[0])
     pixels.resize((len(headers), *pixels.shape[1:]), refcheck=False)
     _reorder(pixels, arrangement.order.tolist())
     return Volume(pixels, arrangement.affine, ordered, _warnings(ordered[0], arrangement))
@@ -214,19 +213,6 @@ def _thinned(header: Dataset) -> Dataset:
             # As it is, since not all can be decoded.
             thinned[keyword] = header.get_item(keyword)
     return thinned
-
-
-def _drop_unreadable(header: Dataset) -> None:
-    """Take out what cannot be decoded: results copy the patient's and the study's attributes from the first header."""
-    for tag in list(header.keys()):
-        try:
-            element = header[tag]
-            # pydicom leaves a text that is no number as it is.
-            readable = element.VR not in ("DS", "IS") or not isinstance(element.value, str)
-        except DECODING_ERRORS:
-            readable = False
-        if not readable:
-            del header[tag]
 
 
 def _reorder(images: NDArray[np.int16], order: list[int]) -> None:
