@@ -109,6 +109,11 @@ def test_lungs_cut_off_are_told(analyzer):
     assert "highest" not in findings.warnings[-1]
 
 
+def test_one_lung_reconstructed_alone_is_told(analyzer):
+    findings = analyzer.analyze(chest.volume(chest.hu()[:, :, :80]))
+    assert any("within the chest on the patient's left" in warning for warning in findings.warnings)
+
+
 def test_healthy_lungs_have_no_lesion(analyzer):
     array = chest.hu()
     array[chest.GLASS] = array[chest.SOLID] = -850

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from covid_ct.analysis.findings import BySide, Side
-from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning, sum_classes
+from covid_ct.analysis.lungs import cut_off_warning, cut_through_warning, find_lungs, one_sided_warning, sum_classes
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.inference.grid import Grid
 from covid_ct.inference.scan import Scan
@@ -151,3 +151,18 @@ def test_warnings():
     assert "highest slice" in str(cut_off_warning(labels, 9.0))
     labels[0, :20, :20] = 1
     assert "lowest and the highest slice" in str(cut_off_warning(labels, 9.0))
+
+
+def test_images_that_end_within_the_chest_are_told_of():
+    """Those that leave out an arm's or a flank's edge are not."""
+    rows, columns = np.ogrid[-30:30, -45:45]
+    body = np.broadcast_to((rows / 24) ** 2 + (columns / 42) ** 2 < 1, SHAPE)
+    labels = blank()
+    labels[RIGHT], labels[LEFT] = Side.RIGHT, Side.LEFT
+    hu = np.where(body, np.int16(40), np.int16(-1000))
+    hu[labels > 0] = -850
+    assert cut_through_warning(hu, labels) is None
+    assert cut_through_warning(hu[:, :, 6:-6], labels[:, :, 6:-6]) is None
+    right_only = str(cut_through_warning(hu[:, :, :46], labels[:, :, :46]))
+    assert "patient's left:" in right_only
+    assert "patient's right and left:" in str(cut_through_warning(hu[:, :, 25:60], labels[:, :, 25:60]))

@@ -12,7 +12,7 @@ from covid_ct.analysis.edges import join_edges, trim_edge
 from covid_ct.analysis.findings import Findings, LabelMaps, ModelIdentity
 from covid_ct.analysis.head_start import HeadStart
 from covid_ct.analysis.lesions import find_lesions
-from covid_ct.analysis.lungs import cut_off_warning, find_lungs, one_sided_warning
+from covid_ct.analysis.lungs import cut_off_warning, cut_through_warning, find_lungs, one_sided_warning
 from covid_ct.analysis.measurements import measure
 from covid_ct.analysis.probability import covid_probability
 from covid_ct.analysis.upsampling import paint
@@ -203,6 +203,7 @@ class Analyzer:
             others.result()
         oddities = (
             cut_off_warning(lungs_view, spacing[1] * spacing[2]),
+            cut_through_warning(hu, lungs_view),
             one_sided_warning(measurements.lung_volume_ml),
         )
         return Findings(

@@ -10,7 +10,7 @@ from covid_ct.analysis.parts import part_sizes
 from covid_ct.analysis.upsampling import GridMap
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.inference.grid import Grid
-from covid_ct.inference.preprocessing import body_boxes, mask_box
+from covid_ct.inference.preprocessing import BODY_HU, body_boxes, mask_box
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
 from covid_ct.parallel import cores, in_parallel
@@ -41,6 +41,10 @@ MIN_SIDE_SHARE = 0.05
 
 MAX_CUT_MM2 = 1000.0
 """More lung than this in the first or last slice: the scan ends within the lungs."""
+
+CUT_THROUGH = 0.8
+"""If the body is at an edge of the images more than this share as deep as where it is deepest, they end within the
+chest. Arms and flanks that do not fit in, as is common, came to 0.64; a series of one lung alone to 0.95 and more."""
 
 MIDDLE = (0.35, 0.65)
 """Share of the lungs' width in which they are divided where a network does not tell the sides apart."""
@@ -135,6 +139,29 @@ def cut_off_warning(labels: NDArray[np.uint8], pixel_mm2: float) -> str | None:
     if not cut:
         return None
     return f"The lungs reach the {' and the '.join(cut)} slice: they were not scanned as a whole."
+
+
+def cut_through_warning(hu: NDArray[np.int16], labels: NDArray[np.uint8]) -> str | None:
+    """Sentence for images that end within the chest, as a reconstruction of one lung does.
+
+    Parameters
+    ----------
+    hu: NDArray[np.int16]
+        Shape (slices, rows, columns), standard axial view.
+    labels: NDArray[np.uint8]
+        Same shape; nonzero is lung.
+    """
+    showing = np.flatnonzero(labels.max(axis=(1, 2)))
+    showing = showing[:: max(1, len(showing) // BODIES)]
+    depths = np.count_nonzero((hu[showing] > BODY_HU) | (labels[showing] > 0), axis=1)
+    shares = np.median(depths[:, (0, -1)] / depths.max(axis=1, keepdims=True), axis=0)
+    cut = [side for side, share in zip(("right", "left"), shares, strict=True) if share > CUT_THROUGH]
+    if not cut:
+        return None
+    return (
+        f"The images end within the chest on the patient's {' and '.join(cut)}: the lungs do not show as a whole, and "
+        "what is called the right and the left lung may be the other or parts of one."
+    )
 
 
 def _refuse_unless(enough: np.bool_ | bool, series_uid: str) -> None:
