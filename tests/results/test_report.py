@@ -1,5 +1,6 @@
 import re
 import subprocess
+import time
 import unicodedata
 from copy import deepcopy
 from dataclasses import replace
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fpdf import FPDF
-from pydicom import dcmread
+from pydicom import DataElement, config, dcmread
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import EncapsulatedPDFStorage
 
 from covid_ct import RESEARCH_USE_ONLY
@@ -30,6 +32,14 @@ def with_header(case: Case, **values: str) -> Case:
     for header in headers:
         for keyword, value in values.items():
             setattr(header, keyword, value)
+    return Case(replace(case.volume, headers=headers), case.findings)
+
+
+def without_a_limit(case: Case, keyword: str, value: str) -> Case:
+    headers = deepcopy(case.volume.headers)
+    for header in headers:
+        header.SpecificCharacterSet = "ISO_IR 192"
+        header[keyword] = DataElement(keyword, dictionary_VR(keyword), value, validation_mode=config.IGNORE)
     return Case(replace(case.volume, headers=headers), case.findings)
 
 
@@ -149,6 +159,25 @@ def test_long_texts_stay_on_the_page(upright: Case) -> None:
     text = text_of(report_pdf(case.volume, findings))
     assert "more lines: see the findings" in text
     assert RESEARCH_USE_ONLY in text
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("AccessionNumber", "X " * 30_000),
+        ("PatientAge", "9" * 60_000),
+        ("PatientID", "Ж" * 60_000),
+        ("PatientName", "A=" * 30_000),
+        ("SeriesDescription", "long " * 12_000),
+    ],
+)
+def test_endless_texts_take_no_time_and_are_cut_with_a_sign(upright: Case, keyword: str, value: str) -> None:
+    case = without_a_limit(upright, keyword, value)
+    started = time.process_time()
+    text = text_of(report_pdf(case.volume, case.findings))
+    assert time.process_time() - started < 10
+    assert RESEARCH_USE_ONLY in text
+    assert "..." in text or keyword == "PatientName"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The report for people: one page as PDF."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import BytesIO
@@ -33,6 +34,8 @@ _NAME_SIZE, _SMALLEST_NAME = 9.5, 8.0
 """Sizes of names and identifiers; what is too wide for a line even in the smaller one takes several."""
 _MOST_LINES = 5
 """More than DICOM's longest identifier takes."""
+_LONGEST = 2000
+"""Characters of one text that are looked at, more than there is ever room for."""
 _MARK = 4.2
 """Size of the badge that holds an orientation mark."""
 _LINE, _HEADING = 3.6, 6.4
@@ -241,7 +244,7 @@ class _Page:
         self._set_font(8, bold=False)
         wrapped: list[str] = []
         for line in lines:
-            text = self._fonts.printable(line)
+            text = self._printable(line)
             parts = self._pdf.multi_cell(width, _LINE, text, dry_run=True, output="LINES", align="L")
             wrapped += cast("list[str]", parts)
         return wrapped
@@ -278,7 +281,7 @@ class _Page:
         width: float | None = None,
     ) -> float:
         """Write a line from a top left corner, shrunk, then cut with a sign where too wide; returns its width."""
-        text = self._fonts.printable(text)
+        text = self._printable(text)
         self._set_font(size, bold=bold)
         if width is not None:
             text = self._fitted(text, size, width, bold=bold)
@@ -291,7 +294,7 @@ class _Page:
     def _lines(self, text: str, width: float) -> list[tuple[str, float]]:
         """A name or an identifier in as many lines as it needs, with their size: cut, it could be somebody else's."""
         self._set_font(_SMALLEST_NAME, bold=False)
-        printable = self._fonts.printable(text)
+        printable = self._printable(text)
         if self._pdf.get_string_width(printable) <= width:
             return [(text, _NAME_SIZE)]
         broken = self._pdf.multi_cell(
@@ -308,9 +311,13 @@ class _Page:
             self._set_font(size, bold=bold)
         if self._pdf.get_string_width(text) <= width:
             return text
-        while text and self._pdf.get_string_width(text + "...") > width:
-            text = text[:-1]
-        return text + "..."
+        lengths = range(1, len(text) + 1)
+        fitting = bisect_right(lengths, width, key=lambda length: self._pdf.get_string_width(text[:length] + "..."))
+        return text[:fitting] + "..."
+
+    def _printable(self, text: str) -> str:
+        """Text that the fonts can show, cut with a sign where it is endless."""
+        return self._fonts.printable(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
 
     def _set_font(self, size: float, *, bold: bool) -> None:
         self._pdf.set_font(self._fonts.family, "B" if bold else "", size)

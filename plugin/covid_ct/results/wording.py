@@ -11,6 +11,9 @@ from covid_ct.series.volume import Volume
 
 DROPPED_CHARACTERS = "A box or question mark in a name stands for a character that no font on this server has."
 
+_SCRIPTS = 3
+"""Spellings that DICOM gives a name: alphabetic, ideographic, phonetic."""
+
 LARGEST_LESIONS = 5
 """How many lesions the report lists."""
 
@@ -37,7 +40,7 @@ def probability(value: float) -> str:
 def person_name(name: str) -> str:
     """DICOM person name as people write it: family name, given names; each script's spelling on a line of its own."""
     groups = []
-    for group in name.split("="):
+    for group in name.split("=")[:_SCRIPTS]:
         family, given, middle, prefix, suffix = (group.split("^") + [""] * 5)[:5]
         first = " ".join(part.strip() for part in (prefix, given, middle, suffix) if part.strip())
         groups.append(", ".join(part for part in (family.strip(), first) if part))
