@@ -15,8 +15,9 @@ from covid_ct.results.objects import write_result
 from covid_ct.results.overlay import MAX_BYTES, MAX_SLICES, overlay_series
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
 from covid_ct.results.uids import ResultUids
+from covid_ct.results.wording import slice_caption
 
-from .conftest import Case, Geometry, make_case
+from .conftest import GEOMETRIES, Case, Geometry, make_case
 
 
 def pictures_of(case: Case) -> list[Dataset]:
@@ -60,6 +61,25 @@ def test_they_scroll_from_head_to_feet_in_the_place_of_the_ct(case: Case) -> Non
         assert float(picture.ImagePositionPatient[2]) == pytest.approx(float(source.ImagePositionPatient[2]))
         assert [float(value) for value in picture.ImageOrientationPatient] == pytest.approx([1, 0, 0, 0, 1, 0])
         assert picture.ImagePositionPatient[0] < 0
+
+
+@pytest.mark.parametrize("geometry", ["upright", "prone", "feet first", "column cosine to -y"])
+def test_they_lie_where_the_ct_does_even_if_its_slices_are_not_evenly_spaced(geometry: str) -> None:
+    case = make_case(GEOMETRIES[geometry])
+    even = pictures_of(case)
+    sources = {}
+    for index, header in enumerate(case.volume.headers):
+        x, y, z = header.ImagePositionPatient
+        header.ImagePositionPatient = [x, y, float(z) + 0.2 * index]
+        sources[header.SOPInstanceUID] = header
+    shown = overlay_series(case.volume, case.findings, ResultUids("key"))
+    for picture, before in zip(shown, even, strict=True):
+        source = sources[picture.SourceImageSequence[0].ReferencedSOPInstanceUID]
+        assert picture.ImagePositionPatient[2] == pytest.approx(source.ImagePositionPatient[2])
+        assert picture.ImagePositionPatient[:2] == pytest.approx(before.ImagePositionPatient[:2])
+    heights = [f"z = {picture.ImagePositionPatient[2]:.1f} mm" for picture in shown]
+    indices = range(case.volume.hu.shape[0])
+    assert set(heights) <= {slice_caption(case.volume, index).split(", ")[1] for index in indices}
 
 
 def test_lungs_are_outlined_and_lesions_tinted_where_they_are(case: Case) -> None:

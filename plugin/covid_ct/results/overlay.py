@@ -26,6 +26,7 @@ from covid_ct.results.source import (
     new_result,
     positive_number,
     reference,
+    slice_corner,
     source_slice,
 )
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS
@@ -197,7 +198,7 @@ def _common(volume: Volume, uids: ResultUids, grid: _Grid) -> Dataset:
 def _capture(result: Dataset, volume: Volume, index: int, jpeg: bytes, pixels: int) -> Dataset:
     """Fill one instance: the slice `index` of the standard axial view, of so many pixels."""
     set_sequence(result, "SourceImageSequence", [reference(volume.headers[source_slice(volume, index)])])
-    result.ImagePositionPatient = _decimals(*(volume.lps_affine[:3] @ [index, 0, 0, 1]))
+    result.ImagePositionPatient = _decimals(*slice_corner(volume, index))
     result.LossyImageCompressionRatio = f"{3 * pixels / len(jpeg):.2f}"
     result.PixelData = encapsulate([jpeg])
     result["PixelData"].VR = "OB"

@@ -318,6 +318,18 @@ def source_slice(volume: Volume, standard_index: int) -> int:
     return int(volume.to_lps(own)[standard_index, 0, 0])
 
 
+def slice_corner(volume: Volume, standard_index: int) -> tuple[float, float, float]:
+    """Patient coordinates, in mm, of the first voxel of a slice of the standard axial view.
+
+    They are those of its source image, which may lie a few mm from where evenly spaced slices would.
+    """
+    index = source_slice(volume, standard_index)
+    position = np.array([float(text) for text in decimal_strings(volume.headers[index], "ImagePositionPatient")])
+    turned = volume.lps_affine[:3] @ [standard_index, 0, 0, 1] - volume.affine[:3] @ [index, 0, 0, 1]
+    x, y, z = map(float, position + turned)
+    return x, y, z
+
+
 def reference(header: Dataset) -> bytes:
     """Encoded content of an item that references one image."""
     return element("ReferencedSOPClassUID", str(header.SOPClassUID).encode()) + element(

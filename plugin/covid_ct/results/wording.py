@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydicom import Dataset
 
 from covid_ct.analysis.findings import BySide, Findings, Lesion, Measurements, ModelIdentity
-from covid_ct.results.source import positive_number, source_slice, text_of
+from covid_ct.results.source import positive_number, slice_corner, source_slice, text_of
 from covid_ct.series.volume import Volume
 
 DROPPED_CHARACTERS = "A box or question mark in a name stands for a character that no font on this server has."
@@ -123,8 +123,9 @@ def image_name(header: Dataset, index: int) -> str:
 def slice_caption(volume: Volume, standard_index: int) -> str:
     """Which image an axial picture of the standard view shows."""
     index = source_slice(volume, standard_index)
-    height = volume.lps_affine[2, 3] + standard_index * volume.lps_affine[2, 0]
-    return f"{image_name(volume.headers[index], index).capitalize()}, z = {height:.1f} mm"
+    return (
+        f"{image_name(volume.headers[index], index).capitalize()}, z = {slice_corner(volume, standard_index)[2]:.1f} mm"
+    )
 
 
 def coronal_caption(measurements: Measurements) -> str:
