@@ -153,6 +153,33 @@ def test_dates_that_are_none_stop_nothing(
         assert "Error" not in dciodvfy(path)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("ImageOrientationPatient", "DS", ["0.999", "0.003", "0", "-0.001", "1.001", "0"]),
+        ("LossyImageCompressionMethod", "CS", "jpeg lossy"),
+    ],
+)
+def test_what_dicom_does_not_allow_is_not_copied(
+    upright: Case, keyword: str, vr: str, value: str | list[str], tmp_path: Path
+) -> None:
+    headers = deepcopy(upright.volume.headers)
+    for header in headers:
+        header.LossyImageCompression, header.LossyImageCompressionRatio = "01", "10"
+        header[keyword] = DataElement(keyword, vr, value, validation_mode=config.IGNORE)
+    for path in Case(replace(upright.volume, headers=headers), upright.findings).written(tmp_path).values():
+        assert "Error" not in dciodvfy(path)
+
+
+def test_a_position_reference_that_is_too_long_is_not_copied(upright: Case, tmp_path: Path) -> None:
+    case = without(upright)
+    for header in case.volume.headers:
+        header["PositionReferenceIndicator"] = DataElement(
+            "PositionReferenceIndicator", "LO", "Q" * 80, validation_mode=config.IGNORE
+        )
+    assert not [path for path in case.written(tmp_path).values() if b"Q" * 8 in path.read_bytes()]
+
+
 def deidentified_by_code(header: Dataset) -> None:
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113100", "DCM", "Basic Application Profile"

@@ -30,11 +30,13 @@ from covid_ct.analysis.findings import ModelIdentity, where_label
 from covid_ct.results.explicit_vr import element, encoded, sequence, set_sequence
 from covid_ct.results.source import (
     copy_frame_of_reference,
+    copy_if_valid,
     decimal_strings,
     in_ascii,
     new_result,
     positive_number,
     reference,
+    text_of,
 )
 from covid_ct.results.terms import (
     ARTIFICIAL_INTELLIGENCE,
@@ -46,6 +48,7 @@ from covid_ct.results.uids import ResultUids
 from covid_ct.series.volume import Volume
 
 _SEGMENTATION = Code("113076", "DCM", "Segmentation")
+_COSINE_DECIMALS = 9
 _SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 
@@ -170,11 +173,10 @@ def _describe_pixels(result: Dataset, header: Dataset) -> None:
     result.SegmentsOverlap = "NO"
     result.LossyImageCompression = "00"
     # "01" says that the image went through lossy compression once, so it is inherited (PS3.3 C.7.6.1.1.5).
-    if header.get("LossyImageCompression") == "01":
+    if text_of(header, "LossyImageCompression") == "01":
         result.LossyImageCompression = "01"
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if keyword in header:
-                setattr(result, keyword, header[keyword].value)
+            copy_if_valid(header, result, keyword)
 
 
 def _segment(number: int, structure: Structure, model: ModelIdentity, uids: ResultUids) -> SegmentDescription:
@@ -230,19 +232,16 @@ def _shared_groups(volume: Volume) -> Dataset:
     spacing_between_slices = round(volume.spacing[0], 9)
     groups = Dataset()
     groups.PixelMeasuresSequence = PixelMeasuresSequence(
-        pixel_spacing=_numbers(header, "PixelSpacing"),
+        pixel_spacing=[float(text) for text in decimal_strings(header, "PixelSpacing")],
         slice_thickness=float(positive_number(header, "SliceThickness") or spacing_between_slices),
         spacing_between_slices=spacing_between_slices,
     )
+    # The source's own may be of another length than one, or not quite at right angles.
+    cosines = (volume.affine[:3, (2, 1)] / volume.spacing[:0:-1]).T.ravel()
     groups.PlaneOrientationSequence = PlaneOrientationSequence(
-        CoordinateSystemNames.PATIENT, _numbers(header, "ImageOrientationPatient")
+        CoordinateSystemNames.PATIENT, [round(float(cosine), _COSINE_DECIMALS) + 0.0 for cosine in cosines]
     )
     return groups
-
-
-def _numbers(header: Dataset, keyword: str) -> list[float]:
-    """Values of a DS attribute."""
-    return [float(text) for text in decimal_strings(header, keyword)]
 
 
 @cache

@@ -234,9 +234,9 @@ def copy_identity(header: Dataset, result: Dataset) -> None:
         _set_quietly(result, "SpecificCharacterSet", charset)
     _written_as_it_is(result)
     for keyword in (*_TYPE_2, *_COPIED_WHERE_PRESENT):
-        if keyword in header and (keyword in _KEPT_VERBATIM or _holds_valid(header, keyword)):
+        if keyword in header and keyword in _KEPT_VERBATIM:
             _copy_encoded(header, result, keyword)
-        elif keyword in _TYPE_2:
+        elif not copy_if_valid(header, result, keyword) and keyword in _TYPE_2:
             _set_quietly(result, keyword, "")
     _copy_deidentification(header, result)
 
@@ -258,10 +258,13 @@ def _copy_deidentification(header: Dataset, result: Dataset) -> None:
         result.PatientIdentityRemoved = removed
 
 
-def _holds_valid(header: Dataset, keyword: str) -> bool:
-    """Whether the source has an attribute, not empty and as DICOM allows it."""
+def copy_if_valid(header: Dataset, result: Dataset, keyword: str) -> bool:
+    """Copy an attribute of the source that is a text where it is not empty and as DICOM allows it, and say whether."""
     text = text_of(header, keyword)
-    return bool(text) and is_valid(keyword, text)
+    valid = bool(text) and is_valid(keyword, text)
+    if valid:
+        _copy_encoded(header, result, keyword)
+    return valid
 
 
 def _copy_encoded(header: Dataset, result: Dataset, keyword: str) -> None:
@@ -289,9 +292,7 @@ def copy_frame_of_reference(header: Dataset, result: Dataset, uids: ResultUids) 
     Its UID is derived where the source, against the standard, has none: viewers overlay nothing without.
     """
     result.FrameOfReferenceUID = text_of(header, "FrameOfReferenceUID") or uids.derive("frame of reference")
-    if _holds_valid(header, "PositionReferenceIndicator"):
-        _copy_encoded(header, result, "PositionReferenceIndicator")
-    else:
+    if not copy_if_valid(header, result, "PositionReferenceIndicator"):
         result.PositionReferenceIndicator = ""
 
 

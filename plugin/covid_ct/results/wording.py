@@ -123,9 +123,8 @@ def image_name(header: Dataset, index: int) -> str:
 def slice_caption(volume: Volume, standard_index: int) -> str:
     """Which image an axial picture of the standard view shows."""
     index = source_slice(volume, standard_index)
-    return (
-        f"{image_name(volume.headers[index], index).capitalize()}, z = {slice_corner(volume, standard_index)[2]:.1f} mm"
-    )
+    height = slice_corner(volume, standard_index)[2]
+    return f"{image_name(volume.headers[index], index).capitalize()}, z = {height:.1f} mm"
 
 
 def coronal_caption(measurements: Measurements) -> str:
