@@ -63,6 +63,16 @@ def test_all_are_of_the_sources_study_and_made_by_us(upright: Case) -> None:
     assert len({dataset.SOPInstanceUID for dataset in upright.results.values()}) == len(upright.results)
 
 
+def test_no_folder_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orthanc's may all be read-only but the one for its storage."""
+
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    assert len(make_case(Geometry()).results) > 4
+
+
 def test_settings_change_every_uid(upright: Case) -> None:
     for other in build_results(upright.volume, upright.findings, {"Precision": "fp16"}):
         assert other.dataset.SOPInstanceUID != upright.results[other.name].SOPInstanceUID

@@ -1,14 +1,15 @@
 """Fonts of the report: embedded ones of the system, so that names in any installed script can be read."""
 
+import os
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from fontTools import subset  # type: ignore[import-untyped]
 from fontTools.ttLib import TTFont, TTLibError  # type: ignore[import-untyped]
 from fpdf import FPDF
+from fpdf.fonts import TTFFont
 
 FONT_FOLDERS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
 """Where systems keep their fonts."""
@@ -104,11 +105,12 @@ class ReportFonts:
         if self._shapes:
             self._pdf.add_font(self.family, style, path)
             return
-        # It has to be a file, but stays open and needs no name from then on.
-        with NamedTemporaryFile(suffix=path.suffix) as file:
+        # It has to be a file, if one in memory; fpdf2's own `add_font` wants one with a font's suffix. It stays open.
+        with os.fdopen(os.memfd_create("font"), "wb") as file:
             file.write(_small_font(path, self._covered))
             file.flush()
-            self._pdf.add_font(self.family, style, file.name)
+            key = f"{self.family}{style}"
+            self._pdf.fonts[key] = TTFFont(self._pdf, Path(f"/proc/self/fd/{file.fileno()}"), key, style)
 
     def _all_covered(self) -> frozenset[int]:
         """Code points that main and fallback fonts have."""

@@ -1,8 +1,8 @@
 """CT slices with lungs outlined and lesions tinted, for reports and the overlay series."""
 
+import os
 from dataclasses import dataclass
 from functools import cache
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -244,8 +244,8 @@ def as_jpeg(picture: NDArray[np.uint32], quality: int, subsampling: str) -> byte
     """
     rows, columns = picture.shape
     image = Image.frombuffer("RGBX", (columns, rows), picture, "raw", "RGBX", 0, 1)
-    # Pillow lets go of Python's lock where it compresses into a file.
-    with TemporaryFile() as file:
+    # Pillow lets go of Python's lock where it compresses into a file; this one is in memory.
+    with os.fdopen(os.memfd_create("picture"), "w+b") as file:
         image.save(file, "JPEG", quality=quality, subsampling=subsampling)
         file.seek(0)
         return file.read()
