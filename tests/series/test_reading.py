@@ -119,15 +119,56 @@ def test_signed_pixels_without_intercept(series: list[Dataset]) -> None:
     assert (read(series).hu == -800).all()
 
 
-def test_bits_above_the_stored_ones_are_ignored(series: list[Dataset]) -> None:
-    series[0].PixelData = pixels(np.full((ROWS, COLUMNS), 0xF000 | 1500))
+def test_overlays_in_the_bits_above_the_stored_ones_are_ignored(series: list[Dataset]) -> None:
+    for image in series:
+        image.add_new((0x6002, 0x0102), "US", 12)
+        image.PixelData = pixels(np.full((ROWS, COLUMNS), 0xF000 | 1500))
     series[1].PixelRepresentation = 1
-    # -100 in twelve bits, without its sign in the upper four.
-    series[1].PixelData = pixels(np.full((ROWS, COLUMNS), -100 & 0x0FFF))
+    series[1].PixelData = pixels(np.full((ROWS, COLUMNS), 0x7000 | -100 & 0x0FFF))
     set_rescale(series[1], 1, 0)
     volume = read(series)
     assert (volume.hu[0] == 1500 - 1024).all()
     assert (volume.hu[1] == -100).all()
+
+
+@pytest.mark.parametrize("bits", [12, 15])
+def test_negative_values_without_their_sign_in_the_upper_bits(bits: int, series: list[Dataset]) -> None:
+    for image in series:
+        set_rescale(image, 1, 0)
+        image.PixelRepresentation, image.BitsStored, image.HighBit = 1, bits, bits - 1
+        image.PixelData = pixels(np.full((ROWS, COLUMNS), -100 & (1 << bits) - 1))
+    assert (read(series).hu == -100).all()
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("padding", "signed", "intercept"), [(-2000, False, -1024), (-2000, True, -1024), (-3024, True, 0)]
+)
+def test_padding_that_does_not_fit_into_the_stored_bits(
+    padding: int, signed: bool, intercept: int, named: bool, series: list[Dataset]
+) -> None:
+    values = np.full((ROWS, COLUMNS), -800 - intercept)
+    values[:9] = padding
+    # Metal beyond twelve bits is no padding.
+    values[9] = 5000
+    for image in series:
+        set_rescale(image, 1, intercept)
+        image.PixelRepresentation = int(signed)
+        image.PixelData = pixels(values, "<i2")
+        if named:
+            image.add_new("PixelPaddingValue", "US", padding & 0xFFFF)
+    hu = read(series).hu
+    assert (hu[:, :9] == AIR_HU).all()
+    assert (hu[:, 9] == 5000 + intercept).all()
+    assert (hu[:, 10:] == -800).all()
+
+
+def test_intercept_of_all_values_above_zero(series: list[Dataset]) -> None:
+    for image in series:
+        set_rescale(image, 1, -32768)
+        image.BitsStored, image.HighBit = 16, 15
+        image.PixelData = pixels(np.full((ROWS, COLUMNS), 32768 - 800))
+    assert (read(series).hu == -800).all()
 
 
 def test_padding_and_everything_below_air_become_air(series: list[Dataset]) -> None:

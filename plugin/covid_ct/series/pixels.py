@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -31,6 +32,9 @@ NATIVE_TYPES = {
 }
 """How the transfer syntaxes without compression store a pixel."""
 
+OVERLAYS = [(Tag(group, 0x0102), Tag(group, 0x3000)) for group in range(0x6000, 0x6020, 2)]
+"""OverlayBitPosition and OverlayData of each overlay; one without data lies in the upper bits of pixels (retired)."""
+
 
 def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[Any]:
     """Pixels of one image as stored.
@@ -47,7 +51,8 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
     Returns
     -------
     NDArray
-        Shape (rows, columns), 16-bit integers, signed as PixelRepresentation says; always the caller's own.
+        Shape (rows, columns), 16-bit integers; always the caller's own. Values that do not fit into BitsStored, such as
+        a padding of -2000 in twelve bits, are there as written.
 
     Raises
     ------
@@ -73,13 +78,7 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
             raise bad_pixels(header, f"its pixels decode to {decoded.dtype} {decoded.shape}, not to {shape} of 16 bits")
         # Decoders differ in what they make of the sign; the bits are the same.
         values = decoded.astype(np.int16 if decoded.dtype.kind == "i" else np.uint16).view(np.uint16)
-    # Bits above BitsStored are no part of the value; shifting there and back fills them with the sign, or with zero.
-    unused = 16 - stored
-    values = values.view(np.int16 if signed else np.uint16)
-    if unused:
-        values <<= unused
-        values >>= unused
-    return values
+    return _own_bits(header, values, stored, signed)
 
 
 def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]:
@@ -102,7 +101,7 @@ def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]
         If the rescale gives no Hounsfield units.
     """
     slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
-    if not 0 < slope < MAX_HU or not abs(intercept) <= MAX_HU:
+    if not 0 < slope < MAX_HU or not -MAX_HU - 1 <= intercept <= MAX_HU:
         raise bad_header(header, f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} give no Hounsfield units")
     padded = _padding(header, stored)
     values = stored if padded is None else stored[~padded]
@@ -120,6 +119,22 @@ def hounsfield_units(header: Dataset, stored: NDArray[Any]) -> NDArray[np.int16]
     if padded is not None:
         units[padded] = AIR_HU
     return units
+
+
+def _own_bits(header: Dataset, values: NDArray[np.uint16], stored: int, signed: bool) -> NDArray[Any]:
+    """Pixels as numbers, from the 16 bits of each, in place; `stored` is BitsStored."""
+    if stored == 16:
+        return values.view(np.int16) if signed else values
+    # Unsigned values of fewer bits are the same in this type, and a padding of -2000 is what its writer meant.
+    numbers = values.view(np.int16)
+    if any(place in header and data not in header for place, data in OVERLAYS):
+        # Then the bits above are no part of the value; shifting there and back fills them with the sign, or with zero.
+        shifted = numbers if signed else values
+        shifted <<= 16 - stored
+        shifted >>= 16 - stored
+    elif signed and numbers.max() >= 1 << (stored - 1):
+        numbers[(numbers >= 1 << (stored - 1)) & (numbers < 1 << stored)] |= -1 << stored
+    return numbers
 
 
 def _check_format(header: Dataset) -> tuple[int, bool]:
