@@ -96,7 +96,7 @@ import covid  # noqa: E402, F401 - the plugin's own script
 from covid_ct.inference.session import Model  # noqa: E402
 from covid_ct.server.pacs import Pacs  # noqa: E402
 
-answer, decode = Model._answer, Pacs.decode
+answer, decode = Model._answer, Pacs.decode_jpeg
 
 
 def watched_answer(self: Any, feed: Any) -> Any:
@@ -114,4 +114,4 @@ def watched_decode(self: Any, dicom: bytes) -> Any:
 
 
 Model._answer = watched_answer  # type: ignore[method-assign]
-Pacs.decode = watched_decode  # type: ignore[method-assign]
+Pacs.decode_jpeg = watched_decode  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ from pathlib import Path
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.results import overlay
 from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
-from covid_ct.series.folder import decode
+from covid_ct.series.decoding import decode
 from covid_ct.series.reading import read_series
 from tests.benchmarks.job import REFERENCE
 from tests.benchmarks.report import BUILD, REPOSITORY, Section, current_load, new_section, table

@@ -16,7 +16,9 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLosslessSV1,
+    RLELossless,
 )
 
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
@@ -211,17 +213,24 @@ def test_other_uncompressed_syntaxes_give_the_same(syntax: str, series: list[Dat
     assert np.array_equal(read(series).hu, expected)
 
 
-def compressed(series: list[Dataset]) -> list[bytes]:
+def jpeg(rows: int = ROWS, columns: int = COLUMNS) -> bytes:
+    """A JPEG image as far as its size is told: an APP0 with a smaller picture in it, fill bytes, SOF3, EOI."""
+    picture = b"\xff\xe0\x00\x10" + b"\xff\xc3\x00\x08\x0c\x00\x08\x00\x08\x01\xff\xd9" + b"  "
+    size = b"\xff\xff\xc3\x00\x0b\x0c" + struct.pack(">HH", rows, columns) + b"\x01\x00\x11\x00"
+    return b"\xff\xd8" + picture + size + b" not looked at \xff\xd9"
+
+
+def compressed(series: list[Dataset], frame: bytes = jpeg()) -> list[bytes]:
     for image in series:
         image.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-        image.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8 not looked at \xff\xd9"])
+        image.PixelData = pydicom.encaps.encapsulate([frame])
         image["PixelData"].VR = "OB"
         image["PixelData"].is_undefined_length = True
     return encode(series)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int16])
-def test_compressed_images_are_decoded_by_the_caller(kind: type, series: list[Dataset]) -> None:
+def test_jpeg_images_are_decoded_by_the_caller(kind: type, series: list[Dataset]) -> None:
     expected = read(deepcopy(series)).hu
 
     def decode(content: bytes) -> np.ndarray:
@@ -251,13 +260,49 @@ def test_images_that_cannot_be_decoded(decode: Callable, said: str, series: list
     assert series[0].SOPInstanceUID in str(refusal.value)
 
 
-def test_unknown_transfer_syntax_goes_to_the_decoder(series: list[Dataset]) -> None:
-    files = encode(series)
-    broken = [content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.3.4.5.6.7.8.9.1\0") for content in files]
-    assert broken != files
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (jpeg(rows=ROWS - 2), "62 x 80, not of 64 x 80"),
+        (jpeg(columns=COLUMNS // 2), "64 x 40, not of 64 x 80"),
+        (jpeg()[:-2], "cut short"),
+        (jpeg()[:26], "no JPEG"),
+        (bytes(99), "no JPEG"),
+    ],
+)
+def test_jpeg_that_decoders_would_fill_up(frame: bytes, said: str, series: list[Dataset]) -> None:
     with pytest.raises(SeriesRefused) as refusal:
-        read_series(broken, fail)
-    assert refusal.value.reason in (Reason.BAD_PIXELS, Reason.BAD_HEADER)
+        read_series(compressed(series, frame), never_decode)
+    assert refusal.value.reason is Reason.BAD_PIXELS
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_orthanc_may_not_decode_or_fills_up_is_decoded_here(
+    syntax: str, signed: bool, series: list[Dataset]
+) -> None:
+    for image in series:
+        if signed:
+            image.PixelRepresentation, image.RescaleIntercept = 1, 0
+            image.PixelData = pixels(np.frombuffer(image.PixelData, "<u2").astype(int) - 1024, "<i2")
+    expected = read(deepcopy(series)).hu
+    for image in series:
+        image.compress(syntax, generate_instance_uid=False)
+    assert np.array_equal(read(series).hu, expected)
+    (frame,) = pydicom.encaps.generate_frames(series[5].PixelData, number_of_frames=1)
+    series[5].PixelData = pydicom.encaps.encapsulate([frame[: len(frame) * 2 // 3]])
+    assert series[5].SOPInstanceUID in refused(series, Reason.BAD_PIXELS, "cannot be decoded")
+
+
+def test_unknown_transfer_syntax_is_refused(series: list[Dataset]) -> None:
+    files = encode(series)
+    for syntax in (b"1.2.3.4.5.6.7.8.9.1\0", b"1.2.840.10008.1\\2.1\0"):
+        broken = [content.replace(b"1.2.840.10008.1.2.1\0", syntax) for content in files]
+        assert broken != files
+        with pytest.raises(SeriesRefused) as refusal:
+            read_series(broken, fail)
+        assert refusal.value.reason in (Reason.BAD_PIXELS, Reason.BAD_HEADER)
 
 
 BROKEN: list[tuple[str, object, Reason, str]] = [

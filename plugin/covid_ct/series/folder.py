@@ -1,16 +1,14 @@
 """A series from a folder of DICOM files."""
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pydicom
-from numpy.typing import NDArray
 from pydicom import Dataset
 
 from covid_ct.errors import CovidCtError, SeriesRefused
 from covid_ct.series.attributes import DECODING_ERRORS, text
+from covid_ct.series.decoding import decode
 from covid_ct.series.headers import SeriesHeader, SeriesRules, check_series
 from covid_ct.series.reading import read_series, series_header
 from covid_ct.series.volume import Volume
@@ -76,21 +74,6 @@ def read_folder(folder: Path, *, series_uid: str | None = None, rules: SeriesRul
         raise FolderError(f"{folder} holds no DICOM images ({others} other files).")
     chosen = _choose(folder, found, series_uid, rules or SeriesRules())
     return read_series((path.read_bytes() for path in chosen.paths), decode, rules)
-
-
-def decode(content: bytes) -> NDArray[Any]:
-    """Stored values of a compressed image by pydicom's decoders.
-
-    Raises
-    ------
-    ValueError
-        If none can decode it.
-    """
-    try:
-        return pydicom.dcmread(io.BytesIO(content)).pixel_array
-    except Exception as error:
-        # pydicom passes on whatever its plugins raise.
-        raise ValueError(str(error).partition("\n")[0]) from error
 
 
 def _look_at(path: Path) -> Dataset | None:

@@ -1,6 +1,5 @@
 """Pixel data of one image to Hounsfield units."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,13 @@ from pydicom.uid import (
 
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.series.attributes import bad_header, bad_pixels, name_image, number, optional, text, whole_number
+from covid_ct.series.decoding import Decode, decompress
 from covid_ct.series.volume import AIR_HU
-
-Decode = Callable[[bytes], NDArray[Any]]
-"""Stored values, shape (rows, columns), of a DICOM file in a compressed syntax; raises ValueError if it cannot."""
 
 MAX_HU = 32767
 """Largest value in HU that is read. Metal reaches some 30,000 on extended scales; more means broken pixels."""
 
-NATIVE_TYPES = {
+NATIVE_TYPES: dict[str, np.dtype[np.uint16]] = {
     ImplicitVRLittleEndian: np.dtype("<u2"),
     ExplicitVRLittleEndian: np.dtype("<u2"),
     DeflatedExplicitVRLittleEndian: np.dtype("<u2"),
@@ -36,7 +33,7 @@ OVERLAYS = [(Tag(group, 0x0102), Tag(group, 0x3000)) for group in range(0x6000, 
 """OverlayBitPosition and OverlayData of each overlay; one without data lies in the upper bits of pixels (retired)."""
 
 
-def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[Any]:
+def stored_values(header: Dataset, content: bytes, decode_jpeg: Decode) -> NDArray[Any]:
     """Pixels of one image as stored.
 
     Parameters
@@ -44,9 +41,9 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
     header: Dataset
         The image, with its pixel data.
     content: bytes
-        The DICOM file that it was read from, for `decode`.
-    decode: Decode
-        Decodes compressed images.
+        The DICOM file that it was read from.
+    decode_jpeg: Decode
+        Decodes JPEG and JPEG-LS.
 
     Returns
     -------
@@ -61,7 +58,8 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
     """
     shape = (whole_number(header, "Rows"), whole_number(header, "Columns"))
     stored, signed = _check_format(header)
-    native = NATIVE_TYPES.get(header.file_meta.get("TransferSyntaxUID"))
+    # A damaged file may name two.
+    native = NATIVE_TYPES.get(str(header.file_meta.get("TransferSyntaxUID")))
     if native is not None:
         pixels = header.get_item("PixelData", keep_deferred=True).value
         needed = 2 * shape[0] * shape[1]
@@ -71,7 +69,7 @@ def stored_values(header: Dataset, content: bytes, decode: Decode) -> NDArray[An
         values = np.frombuffer(pixels, native, shape[0] * shape[1]).reshape(shape).astype(np.uint16)
     else:
         try:
-            decoded = decode(content)
+            decoded = decompress(header, content, decode_jpeg)
         except ValueError as error:
             raise bad_pixels(header, f"its pixels cannot be decoded ({error})") from error
         if decoded.shape != shape or decoded.dtype.kind not in "iu" or decoded.dtype.itemsize > 2:

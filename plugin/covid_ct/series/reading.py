@@ -24,9 +24,10 @@ from covid_ct.series.attributes import (
     text,
     whole_number,
 )
+from covid_ct.series.decoding import Decode
 from covid_ct.series.geometry import Arrangement, arrange, check_slice, check_voxels, normal_of, slice_affine
 from covid_ct.series.headers import SeriesHeader, SeriesRules, SliceHeader, check_series
-from covid_ct.series.pixels import Decode, hounsfield_units, stored_values
+from covid_ct.series.pixels import hounsfield_units, stored_values
 from covid_ct.series.volume import Volume
 
 THICK_SLICE_MM = 5.0
@@ -47,7 +48,7 @@ UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfRefer
 
 def read_series(
     files: Iterable[bytes],
-    decode: Decode,
+    decode_jpeg: Decode,
     rules: SeriesRules | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     seen: Callable[[Volume], None] = lambda _image: None,
@@ -58,8 +59,8 @@ def read_series(
     ----------
     files: Iterable[bytes]
         DICOM files, in any order, taken one at a time; few of them are held at once.
-    decode: Decode
-        Decodes compressed images; called on several threads.
+    decode_jpeg: Decode
+        Decodes JPEG and JPEG-LS images; called on several threads.
     rules: SeriesRules
         Which series may be analysed.
     cancelled: Callable
@@ -112,7 +113,7 @@ def read_series(
 
     def convert(image: tuple[int, Dataset, bytes]) -> int:
         number, header, content = image
-        pixels[number] = hounsfield_units(header, stored_values(header, content, decode))
+        pixels[number] = hounsfield_units(header, stored_values(header, content, decode_jpeg))
         del header["PixelData"]
         seen(Volume(pixels[number : number + 1], slice_affine(slices[number], 1.0), (header,)))
         return number

@@ -287,8 +287,8 @@ class Pacs:
             except self._orthanc.OrthancException as error:
                 raise NotFoundError(f"Instance {instance} is no longer stored in Orthanc.") from error
 
-    def decode(self, dicom: bytes) -> NDArray[np.integer[Any]]:
-        """Stored values of a DICOM file's only frame, by Orthanc's decoder, shape (rows, columns).
+    def decode_jpeg(self, dicom: bytes) -> NDArray[np.integer[Any]]:
+        """Stored values of a file with one frame of JPEG or JPEG-LS, by Orthanc's decoder, shape (rows, columns).
 
         Raises
         ------

@@ -187,7 +187,7 @@ class Worker(threading.Thread):
                 volume = read_series(
                     # In their order, so that batches of neighbours are soon complete.
                     self._pacs.dicom([one.id for one in slices]),
-                    self._pacs.decode,
+                    self._pacs.decode_jpeg,
                     rules,
                     cancelled=checked,
                     seen=head_start.offer,
