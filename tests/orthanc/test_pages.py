@@ -157,8 +157,9 @@ def test_every_placement_looks_the_same(
 
 
 def signed_12_bits(source: Path, target: Path, suffix: str) -> Path:
-    """An image with signed values of 12 bits, whose higher bits are zero, of another patient."""
+    """An image with signed values of 12 bits, whose higher bits are zero, of another patient, in Japan."""
     image = pydicom.dcmread(source)
+    image.SpecificCharacterSet = "ISO_IR 13"
     hu = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
     image.BitsStored, image.HighBit, image.PixelRepresentation = 12, 11, 1
     image.RescaleSlope, image.RescaleIntercept = 1, 0

@@ -209,9 +209,10 @@ class FakeOrthanc:
 
 
 def main_tags(header: pydicom.Dataset) -> dict[str, str]:
-    """Tags by keyword, as Orthanc gives them: texts, multiple values joined by a backslash."""
+    """Tags by keyword, as Orthanc gives them: texts, multiple values joined by a backslash, which is a yen in JIS."""
+    separator = "¥" if "IR 13" in str(header.get("SpecificCharacterSet", "")).replace("_", " ") else "\\"
     return {
-        element.keyword: "\\".join(map(str, element.value)) if element.VM > 1 else str(element.value)
+        element.keyword: separator.join(map(str, element.value)) if element.VM > 1 else str(element.value)
         for element in header
         if element.VR != "SQ" and element.keyword
     }

@@ -38,6 +38,20 @@ def test_an_asked_for_series_is_refused_with_a_job_and_an_unasked_one_without(ho
     assert "Secret" not in refused.error
 
 
+def test_series_from_japan(hospital: Hospital) -> None:
+    def arrived(name: str, image_type: list[str]) -> str:
+        images = make_series()
+        for image in images:
+            image.SpecificCharacterSet = "ISO_IR 13"
+            image.SeriesInstanceUID = f"1.2.3.{name}"
+            image.ImageType = image_type
+        (series,) = {hospital.orthanc.store(content)["ParentSeries"] for content in encode(images)}
+        return series
+
+    assert hospital.intake.consider(arrived("1", ["ORIGINAL", "PRIMARY", "AXIAL"])) is not None
+    assert hospital.intake.consider(arrived("2", ["ORIGINAL", "PRIMARY", "LOCALIZER"])) is None
+
+
 def test_nothing_is_analysed_unasked_where_that_is_off(hospital: Hospital) -> None:
     assert hospital.configured(automatic=False).consider(hospital.series) is None
 

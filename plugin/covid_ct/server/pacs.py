@@ -25,6 +25,10 @@ ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 DICOM_UID = re.compile(r"[0-9.]{1,64}")
 """What may be a DICOM UID."""
 
+SEPARATOR = re.compile(r"[\\¥]")
+"""What stands between an attribute's values: a backslash, which Orthanc decodes as a yen sign in images from Japan that
+declare JIS X 0201 (ISO_IR 13)."""
+
 AT_ONCE = 100
 """Instances that are asked for together; a call for thousands would keep other threads waiting."""
 
@@ -443,7 +447,7 @@ def series_header(record: SeriesRecord, image: Mapping[str, Any]) -> SeriesHeade
         sop_class_uid=_text(image, "SOPClassUID"),
         manufacturer=record.manufacturer,
         model_name=_text(image, "ManufacturerModelName"),
-        image_type=tuple(_text(image, "ImageType").split("\\")),
+        image_type=tuple(SEPARATOR.split(_text(image, "ImageType"))),
         slices=len(record.instances),
     )
 
@@ -455,7 +459,7 @@ def _text(tags: Mapping[str, Any], keyword: str) -> str:
 
 def _numbers(tags: Mapping[str, Any], keyword: str) -> tuple[float, ...]:
     try:
-        return tuple(float(number) for number in _text(tags, keyword).split("\\"))
+        return tuple(float(number) for number in SEPARATOR.split(_text(tags, keyword)))
     except ValueError:
         return (float("nan"),)
 

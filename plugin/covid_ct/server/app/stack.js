@@ -8,7 +8,8 @@ const MEMORY_BYTES = 384 * 2 ** 20; // slices that are kept; a phone has no more
 const ARRAYS = { '|u1': Uint8Array, '<u2': Uint16Array, '<i2': Int16Array, '<f4': Float32Array };
 
 function numbers(text) {
-  return (text || '').split('\\').map(Number);
+  // In images from Japan (ISO_IR 13) Orthanc gives the backslash between values as a yen sign.
+  return (text || '').split(/[\\¥]/).map(Number);
 }
 
 function dot(a, b) {
