@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import struct
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from pydicom.uid import (
 
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
 from covid_ct.results.wording import image_name
+from covid_ct.series.attributes import _decoded, attribute
 from covid_ct.series.headers import SeriesRules
 from covid_ct.series.pixels import hounsfield_units, stored_values
 from covid_ct.series.reading import read_series
@@ -372,6 +374,20 @@ def test_text_that_is_no_number(keyword: str, number: bytes, series: list[Datase
         with pytest.raises(SeriesRefused) as refusal:
             read(series)
     assert refusal.value.reason in (Reason.BAD_HEADER, Reason.BAD_GEOMETRY)
+
+
+def test_a_number_of_kilobytes_is_not_decoded() -> None:
+    tag, value = Tag("RescaleSlope"), b"1" + b" " * 1999
+    header = Dataset()
+    header[tag] = RawDataElement(tag, None, len(value), value, 0, True, True)
+    with pytest.raises(SeriesRefused, match="RescaleSlope is missing or not readable"):
+        attribute(header, "RescaleSlope")
+
+
+def test_patients_are_not_remembered(series: list[Dataset]) -> None:
+    read(series)
+    assert b"SECRET" not in repr(gc.get_referents(_decoded)).encode()
+    assert SERIES_UID in repr(gc.get_referents(_decoded))
 
 
 def test_pixels_of_an_unknown_representation(series: list[Dataset]) -> None:

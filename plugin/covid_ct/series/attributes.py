@@ -30,6 +30,13 @@ DECODING_ERRORS = (
 """What pydicom raises for broken files, and for broken elements, which it decodes on their first use."""
 
 
+LONGEST = 1024
+"""Length in bytes above which a text or number is not decoded: none that is asked for here is nearly so long."""
+
+PATIENT = 0x0010
+"""Group of the patient's attributes."""
+
+
 def optional(header: Dataset, keyword: str) -> Any:
     """Value of an attribute, or None where it is missing, empty or cannot be decoded."""
     try:
@@ -46,7 +53,12 @@ def _value(header: Dataset, keyword: str) -> Any:
         element = header.get_item(tag)
     except KeyError:
         return None
-    if not of_itself or not isinstance(element, RawDataElement) or element.value is None:
+    if not isinstance(element, RawDataElement) or element.value is None:
+        return header.get(keyword)
+    if len(element.value) > LONGEST:
+        raise ValueError(f"{keyword} is too long")
+    # Of whom images are is not remembered beyond them.
+    if not of_itself or tag.group == PATIENT:
         return header.get(keyword)
     encoding = header.original_character_set
     return _decoded(
