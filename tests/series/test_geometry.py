@@ -89,6 +89,12 @@ def test_uneven_spacing() -> None:
     assert "4.00 mm to 6.00 mm" in refused(stack(heights), Reason.UNEVEN_SPACING)
 
 
+def test_spacing_that_changes_by_little_until_slices_lie_elsewhere() -> None:
+    heights = [5.0 * index + max(0, index - 30) * 0.45 for index in range(60)]
+    assert "5.00 mm to 5.45 mm" in refused(stack(heights), Reason.UNEVEN_SPACING)
+    arrange("1.2.3", stack(heights[:36]), RULES)
+
+
 def test_positions_rounded_by_the_scanner_are_even_enough() -> None:
     heights = [round(0.625 * index, 1) for index in range(200)]
     assert arrange("1.2.3", stack(heights), RULES).affine[2, 0] == pytest.approx(0.625, abs=0.001)

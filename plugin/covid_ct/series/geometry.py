@@ -24,6 +24,10 @@ EVEN_SPACING = 0.1
 EVEN_SPACING_MM = 0.11
 """Deviation in mm that is allowed even where it is more than that fraction: some scanners round to 0.1 mm."""
 
+MAX_STRAY = 0.5
+"""How far a slice may lie from where even spacing has it, as a fraction of the spacing: where distances that differ
+little add up to more, results would lie over a neighbour."""
+
 GAP = 1.5
 """A distance between slices of more than this many times their median is a gap."""
 
@@ -275,7 +279,8 @@ def _check_spacing(name: str, heights: NDArray[np.float64], z: NDArray[np.float6
             f"{z[gaps[0] + 1]:.1f} mm where {spacing:.2f} mm are expected; send the missing images.",
         )
     deviation = float(np.abs(steps - spacing).max())
-    if deviation > max(EVEN_SPACING * spacing, EVEN_SPACING_MM):
+    stray = float(np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max())
+    if deviation > max(EVEN_SPACING * spacing, EVEN_SPACING_MM) or stray > MAX_STRAY * spacing:
         raise SeriesRefused(
             Reason.UNEVEN_SPACING,
             f"{name} is unevenly spaced: distances between slices go from {steps.min():.2f} mm to {steps.max():.2f} "
