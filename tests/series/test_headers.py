@@ -13,6 +13,8 @@ GOOD = SeriesHeader("1.2.3", "CT", CT, "SIEMENS", "Scanner", ("ORIGINAL", "PRIMA
 def test_a_chest_ct_passes() -> None:
     check_series(GOOD, SeriesRules())
     check_series(replace(GOOD, manufacturer=MANUFACTURER, model_name=PHANTOM_MODEL_NAME), SeriesRules())
+    # Averages and reformats have the values of tissue.
+    check_series(replace(GOOD, image_type=("DERIVED", "SECONDARY", "MPR", "AVERAGE", "CHIP")), SeriesRules())
 
 
 @pytest.mark.parametrize(
@@ -20,11 +22,17 @@ def test_a_chest_ct_passes() -> None:
     [
         ({"modality": "MR"}, Reason.NOT_CT, "MR"),
         ({"modality": ""}, Reason.NOT_CT, "missing"),
-        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.7"}, Reason.NOT_CT, "not a CT"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.7"}, Reason.NOT_CT, "images are Secondary Capture Image Storage;"),
+        ({"sop_class_uid": ""}, Reason.NOT_CT, "of no SOP class"),
         ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2.1"}, Reason.MULTI_FRAME, "multi-frame"),
         ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2.2"}, Reason.MULTI_FRAME, "multi-frame"),
         ({"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")}, Reason.LOCALIZER, "scout"),
         ({"image_type": ("ORIGINAL", "PRIMARY", " localizer")}, Reason.LOCALIZER, "scout"),
+        ({"image_type": ("DERIVED", "SECONDARY", "MIP")}, Reason.NOT_CT, r"ImageType MIP\)"),
+        ({"image_type": ("DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP")}, Reason.NOT_CT, "projection"),
+        ({"image_type": ("DERIVED", "SECONDARY", "REFORMATTED", "MINIP")}, Reason.NOT_CT, "projection"),
+        ({"image_type": ("DERIVED", "SECONDARY", "AXIAL", "MIN_IP")}, Reason.NOT_CT, "projection"),
+        ({"image_type": ("DERIVED", "SECONDARY", "PROJECTION IMAGE")}, Reason.NOT_CT, "projection"),
         ({"slices": 15}, Reason.TOO_FEW_SLICES, "15 slices, at least 16"),
         ({"slices": 0}, Reason.TOO_FEW_SLICES, "0 slices"),
         ({"slices": 20_000}, Reason.TOO_MANY_SLICES, "20000 slices, at most 3000"),

@@ -1,11 +1,15 @@
 """Which series may be analysed and why not, from headers alone. Pure functions: no files, no Orthanc."""
 
+import re
 from dataclasses import dataclass
 
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.identity import is_own_result
+
+PROJECTION = re.compile(r"(?<![A-Z])(M(AX|IN)?[ _]?IP|PROJECTION IMAGE)(?![A-Z])", re.IGNORECASE)
+"""Values of ImageType that name a projection of the highest or lowest value of a slab."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,23 @@ def check_series(series: SeriesHeader, rules: SeriesRules) -> None:
             Reason.MULTI_FRAME, f"{name} is a multi-frame CT, which is not read; send it as single images."
         )
     if series.modality != "CT" or series.sop_class_uid != CTImageStorage:
+        kind = f"modality is {series.modality or 'missing'}"
+        if series.modality == "CT":
+            kind = f"images are {UID(series.sop_class_uid).name or 'of no SOP class'}"
+        raise SeriesRefused(Reason.NOT_CT, f"{name} is not a CT image series: its {kind}; choose a chest CT.")
+    if "LOCALIZER" in (value.strip().upper() for value in series.image_type):
+        raise SeriesRefused(
+            Reason.LOCALIZER,
+            f"{name} holds a localizer (scout); choose the axial chest CT, or send its axial images as a series of "
+            "their own.",
+        )
+    projection = next(filter(PROJECTION.search, series.image_type), None)
+    if projection is not None:
         raise SeriesRefused(
             Reason.NOT_CT,
-            f"{name} is not a CT image series: its modality is {series.modality or 'missing'}; choose a chest CT.",
+            f"{name} is a projection of the highest or lowest values (ImageType {projection.strip()}), which are not those "
+            "of tissue; choose the axial chest CT.",
         )
-    if "LOCALIZER" in (value.strip().upper() for value in series.image_type):
-        raise SeriesRefused(Reason.LOCALIZER, f"{name} is a localizer (scout); choose the axial chest CT.")
     fewest = max(2, rules.min_slices)
     if series.slices < fewest:
         raise SeriesRefused(
