@@ -489,6 +489,25 @@ def test_warnings(keyword: str, value: object, said: str, series: list[Dataset])
     assert said in found[0]
 
 
+def test_a_mixture_of_kernels_is_told_and_a_sharp_one_in_it(series: list[Dataset]) -> None:
+    for index, image in enumerate(series):
+        image.ConvolutionKernel = ["B30f", "B70f"][index % 2]
+    sharp, mixed = read(series).warnings
+    assert "sharp kernel B70f" in sharp
+    assert "2 kernels are mixed, such as B30f and B70f" in mixed
+
+
+@pytest.mark.parametrize(
+    ("acquisitions", "warned"),
+    [([1] * 20, 0), ([1] * 8 + [2] * 12, 0), ([2] * 8 + [1] * 12, 0), ([1, 2] * 10, 1), (range(20), 0)],
+)
+def test_acquisitions_that_alternate_are_told(acquisitions: Sequence[int], warned: int, series: list[Dataset]) -> None:
+    for image, number in zip(series, acquisitions, strict=True):
+        image.AcquisitionNumber = number
+    found = read([series[index] for index in np.random.default_rng(3).permutation(20)]).warnings
+    assert ["alternate" in warning for warning in found] == [True] * warned
+
+
 @pytest.mark.parametrize(
     ("keyword", "value"), [("SliceThickness", 0), ("SliceThickness", [5, 5]), ("SliceThickness", [5, 0])]
 )

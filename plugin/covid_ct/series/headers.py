@@ -115,8 +115,8 @@ def check_series(series: SeriesHeader, rules: SeriesRules) -> None:
     if projection is not None:
         raise SeriesRefused(
             Reason.NOT_CT,
-            f"{name} is a projection of the highest or lowest values (ImageType {projection.strip()}), which are not those "
-            "of tissue; choose the axial chest CT.",
+            f"{name} is a projection of the highest or lowest values (ImageType {projection.strip()}), which are not "
+            "those of tissue; choose the axial chest CT.",
         )
     fewest = max(2, rules.min_slices)
     if series.slices < fewest:

@@ -3,7 +3,7 @@
 import io
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pydicom
@@ -84,6 +84,7 @@ def read_series(
     headers: list[Dataset] = []
     slices: list[SliceHeader] = []
     heights: list[float] = []
+    origins: list[tuple[str, str]] = []
     pixels = np.empty((0, 0, 0), np.int16)
 
     def checked() -> Iterator[tuple[int, Dataset, bytes]]:
@@ -108,6 +109,7 @@ def read_series(
                 # Memory that is set aside but never written to costs nothing.
                 pixels = np.empty((min(rules.max_slices, rules.max_voxels // (shape[0] * shape[1])), *shape), np.int16)
             heights.append(sum(map(operator.mul, slices[-1].position, normal)))
+            origins.append((text(header, "ConvolutionKernel"), text(header, "AcquisitionNumber")))
             headers.append(header)
             yield number, header, content
 
@@ -133,7 +135,11 @@ def read_series(
     ordered = tuple(headers[index] for index in arrangement.order)
     pixels.resize((len(headers), *pixels.shape[1:]), refcheck=False)
     _reorder(pixels, arrangement.order.tolist())
-    return Volume(pixels, arrangement.affine, ordered, _warnings(ordered[0], arrangement))
+    warnings = (
+        *_warnings(ordered[0], arrangement),
+        *_warnings_of_origins([origins[index] for index in arrangement.order]),
+    )
+    return Volume(pixels, arrangement.affine, ordered, warnings)
 
 
 def series_header(header: Dataset, slices: int) -> SeriesHeader:
@@ -234,7 +240,6 @@ def _warnings(header: Dataset, arrangement: Arrangement) -> tuple[str, ...]:
     """What a reader of the results should know about the series."""
     spacing = float(np.linalg.norm(arrangement.affine[:3, 0]))
     thickness = positive(header, "SliceThickness")
-    kernel = text(header, "ConvolutionKernel")
     found = []
     if thickness is not None and thickness > THICK_SLICE_MM:
         found.append(f"Slices are {thickness:g} mm thick: small lesions may be missed and vessels taken for lesions.")
@@ -242,8 +247,6 @@ def _warnings(header: Dataset, arrangement: Arrangement) -> tuple[str, ...]:
         found.append(f"Slices of {thickness:g} mm lie {spacing:.1f} mm apart: what lies between them was not seen.")
     if optional(header, "ContrastBolusAgent"):
         found.append("Contrast medium was given: vessels and atelectasis may be taken for lesions.")
-    if SHARP_KERNELS.match(kernel):
-        found.append(f"The sharp kernel {kernel} makes noise that may be taken for lesions; a soft kernel is better.")
     if text(header, "ImageType").upper() == "DERIVED":
         found.append("The images were derived from others (ImageType DERIVED): noise and edges may be changed.")
     if text(header, "LossyImageCompression") == "01":
@@ -251,3 +254,17 @@ def _warnings(header: Dataset, arrangement: Arrangement) -> tuple[str, ...]:
     if text(header, "RescaleType") not in ("", "HU"):
         found.append(f"The values are called {text(header, 'RescaleType')}, not HU; they were taken for HU.")
     return tuple(found)
+
+
+def _warnings_of_origins(origins: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What a reader should know of the slices' ConvolutionKernel and AcquisitionNumber, given in their order."""
+    names = sorted({kernel for kernel, _ in origins if kernel})
+    sharp = next(filter(SHARP_KERNELS.match, names), None)
+    if sharp is not None:
+        yield f"The sharp kernel {sharp} makes noise that may be taken for lesions; a soft kernel is better."
+    if len(names) > 1:
+        yield f"Images of {len(names)} kernels are mixed, such as {names[0]} and {names[1]}: their noise differs."
+    # Scans in several parts are usual, one part above the other.
+    acquisitions = [acquisition for _, acquisition in origins]
+    if sum(map(operator.ne, acquisitions, acquisitions[1:])) >= len(set(acquisitions)) > 1:
+        yield "Images of several acquisitions alternate: the patient may have moved or breathed between neighbours."
