@@ -69,6 +69,24 @@ function parseNumpy(buffer) {
   return new kind(buffer.slice(start));
 }
 
+/** What makes a number of a pixel's 16 bits, as Orthanc hands them on; as the analysis reads them. */
+function valuesOf(bits, signed, tags) {
+  if (bits === 16) {
+    return (stored) => stored;
+  }
+  const unused = 32 - bits;
+  if (tags.OverlayBitPosition && !tags.OverlayData) {
+    // An overlay lies in the bits above, which are no part of the value.
+    return signed ? (stored) => (stored << unused) >> unused : (stored) => (stored << unused) >>> unused;
+  }
+  const half = 2 ** (bits - 1);
+  return (stored) => {
+    // Padding, such as -2000 in twelve bits, may need them all; of negative values they may be empty.
+    const value = (stored << 16) >> 16;
+    return signed && value >= half && value < 2 * half ? value - 2 * half : value;
+  };
+}
+
 /** Pixels of an instance in HU and the tags that go with them. */
 async function loadSlice(id) {
   const [file, tags] = await Promise.all([
@@ -80,15 +98,12 @@ async function loadSlice(id) {
   if (stored.length !== rows * columns) {
     throw new Error('This image is not one frame of one channel.');
   }
-  // Bits above BitsStored are no part of the value, whatever fills them; Orthanc hands them on as they are.
-  const unused = 32 - Number(tags.BitsStored);
-  const signed = tags.PixelRepresentation === '1';
+  const valueOf = valuesOf(Number(tags.BitsStored), tags.PixelRepresentation === '1', tags);
   const slope = Number(tags.RescaleSlope || 1);
   const intercept = Number(tags.RescaleIntercept || 0);
   const hu = new Int16Array(stored.length);
   for (let i = 0; i < hu.length; i += 1) {
-    const value = signed ? (stored[i] << unused) >> unused : (stored[i] << unused) >>> unused;
-    hu[i] = Math.max(-32768, Math.min(32767, Math.round(slope * value + intercept)));
+    hu[i] = Math.max(-32768, Math.min(32767, Math.round(slope * valueOf(stored[i]) + intercept)));
   }
   const spacing = tags.PixelSpacing ? numbers(tags.PixelSpacing) : [1, 1];
   return { hu, rows, columns, spacing };
