@@ -133,6 +133,13 @@ class FakeOrthanc:
         self.attachments[uri] = body if isinstance(body, bytes) else body.encode()
         return b"{}"
 
+    def RestApiDelete(self, uri: str) -> None:
+        match = re.fullmatch("/instances/([^/]+)", uri)
+        assert match
+        if match[1] not in self.instances:
+            raise FakeOrthancError(17, "Unknown resource")
+        self.delete(match[1])
+
     def store(self, dicom: bytes, called: str = "ORTHANC") -> dict[str, str]:
         """Keep an instance, as C-STORE or REST would."""
         header = pydicom.dcmread(io.BytesIO(dicom), stop_before_pixels=True)
@@ -190,6 +197,10 @@ class FakeOrthanc:
             case ["instances", instance, "simplified-tags"]:
                 header = self.headers.get(instance)
                 return None if header is None else main_tags(header)
+            case ["instances", instance, "content", tag]:
+                header = self.headers.get(instance)
+                element = None if header is None else header.get(int(tag.replace("-", ""), 16))
+                return None if element is None else str(element.value).encode()
             case ["instances", instance]:
                 header = self.headers.get(instance)
                 return None if header is None else {"ID": instance, "ParentSeries": self._series(header)}

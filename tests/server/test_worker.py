@@ -1,4 +1,3 @@
-import contextlib
 import errno
 import io
 import os
@@ -12,11 +11,12 @@ from zipfile import ZipFile
 import pytest
 
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
+from covid_ct.identity import MANUFACTURER, MODEL_NAME
 from covid_ct.series.volume import Volume
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.outbox import Outbox
-from covid_ct.server.pacs import NotFoundError, StoreError
+from covid_ct.server.pacs import NotFoundError, Pacs, StoreError
 from covid_ct.server.requests import JobsRequest
 from covid_ct.server.worker import FINDINGS_FILE, NICENESS, Worker
 from tests.series.images import encode, make_series
@@ -104,37 +104,25 @@ def test_finished_results_are_stored_without_another_analysis(
     stored = next(iter(hospital.orthanc.instances.values()))
     outbox.put(job.id, archive_of({"report.pdf.dcm": stored, FINDINGS_FILE: b'{"covid_probability": 0.5}'}))
 
-    def store(job: Job) -> None:
-        Worker._store(worker, job)
-        worker.stop()
-
-    worker._store = store  # type: ignore[method-assign]
-    work(worker)
+    store_only(worker)
     ended = hospital.jobs[job.id]
     assert (ended.state, [result["Kind"] for result in ended.results]) == (State.SUCCESS, ["report.pdf"])
     assert hospital.pacs.findings(hospital.series)["Job"] == job.id  # type: ignore[index]
     assert not outbox.of(job.id).exists()
 
 
-@pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_results_of_a_deleted_series_are_not_waited_with(
-    worker: Worker, hospital: Hospital, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    job = hospital.intake.ask(hospital.series, Trigger.REST)
-    result = make_series(1)[0]
-    result.SeriesInstanceUID += ".7"
-    result.SOPInstanceUID += ".7"
-    outbox.put(job.id, archive_of({"report.pdf.dcm": encode([result])[0], FINDINGS_FILE: b"{}"}))
+def results_of(number: int = 1) -> list[bytes]:
+    """DICOM files that say that they are results of ours."""
+    made = make_series(number)
+    for result in made:
+        result.Manufacturer, result.ManufacturerModelName = MANUFACTURER, MODEL_NAME
+        result.SeriesInstanceUID += ".7"
+        result.SOPInstanceUID += ".7"
+    return encode(made)
 
-    def delete(*_: object) -> bytes:
-        for instance in list(hospital.orthanc.instances):
-            hospital.orthanc.delete(instance)
-        raise FakeOrthancError(7, "Accessing an inexistent item")
 
-    if when == "before":
-        with contextlib.suppress(FakeOrthancError):
-            delete()
-    monkeypatch.setattr(hospital.orthanc, "RestApiPut", delete)
+def store_only(worker: Worker) -> None:
+    """Let a worker do one job whose results are finished already."""
 
     def store(job: Job) -> None:
         worker.stop()
@@ -142,8 +130,81 @@ def test_results_of_a_deleted_series_are_not_waited_with(
 
     worker._store = store  # type: ignore[method-assign]
     work(worker)
+
+
+@pytest.mark.parametrize("when", ["before", "at the second result", "at the findings", "at the findings of 1.10.1"])
+def test_what_is_deleted_does_not_come_back_by_its_results(
+    worker: Worker, hospital: Hospital, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    files = {f"{number}.dcm": content for number, content in enumerate(results_of(3))}
+    outbox.put(job.id, archive_of(files | {FINDINGS_FILE: b"{}"}))
+    store, stored = hospital.pacs.store, []
+
+    def delete() -> None:
+        for instance in list(hospital.orthanc.instances):
+            hospital.orthanc.delete(instance)
+
+    def attach(*_: object) -> bytes:
+        delete()
+        if when == "at the findings":
+            raise FakeOrthancError(7, "Accessing an inexistent item")
+        return b"{}"
+
+    def store_one(_: Pacs, dicom: bytes) -> dict[str, str]:
+        stored.append(dicom)
+        if len(stored) == 2 and when == "at the second result":
+            delete()
+        return store(dicom)
+
+    monkeypatch.setattr(Pacs, "store", store_one)
+    monkeypatch.setattr(hospital.orthanc, "RestApiPut", attach)
+    if when == "before":
+        delete()
+    store_only(worker)
     assert (hospital.jobs[job.id].state, hospital.jobs[job.id].reason) == (State.FAILURE, "SeriesChanged")
+    assert hospital.orthanc.instances == {}
     assert not outbox.of(job.id).exists()
+
+
+def test_what_is_undone_is_what_the_attempt_stored(
+    worker: Worker, hospital: Hospital, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    earlier, new = results_of(2)
+    hospital.orthanc.store(earlier)
+    outbox.put(job.id, archive_of({"1.dcm": earlier, "2.dcm": new, FINDINGS_FILE: b"{}"}))
+
+    def attach(*_: object) -> bytes:
+        hospital.orthanc.delete(hospital.pacs.series(hospital.series).instances[0])
+        return b"{}"
+
+    monkeypatch.setattr(hospital.orthanc, "RestApiPut", attach)
+    store_only(worker)
+    assert hospital.jobs[job.id].reason == "SeriesChanged"
+    assert earlier in hospital.orthanc.instances.values()
+    assert new not in hospital.orthanc.instances.values()
+
+
+def test_an_analysis_of_part_of_a_series_does_not_replace_newer_findings(
+    worker: Worker, hospital: Hospital, outbox: Outbox
+) -> None:
+    """As where it waited for room on the disk, and the series was sent whole and analysed meanwhile."""
+    part = hospital.intake.ask(hospital.series, Trigger.REST)
+    outbox.put(part.id, archive_of({"report.pdf.dcm": results_of()[0], FINDINGS_FILE: b"{}"}))
+    hospital.orthanc.store(encode(make_series(21))[-1])
+    hospital.pacs.attach_findings(hospital.series, {"slices": 21})
+    store_only(worker)
+    assert hospital.jobs[part.id].reason == "SeriesChanged"
+    assert hospital.pacs.findings(hospital.series) == {"slices": 21}
+
+
+def test_nobody_elses_object_is_deleted(hospital: Hospital) -> None:
+    (ours,) = results_of()
+    result = hospital.orthanc.store(ours)["ID"]
+    images = hospital.pacs.series(hospital.series).instances
+    hospital.pacs.delete_results([*images, result, "gone"])
+    assert tuple(sorted(hospital.orthanc.instances)) == images
 
 
 def test_what_the_storage_does_not_give_for_a_while_is_tried_again(worker: Worker, hospital: Hospital) -> None:
@@ -163,13 +224,7 @@ def test_results_that_the_disk_damaged_are_made_anew(worker: Worker, hospital: H
     content = bytearray(archive_of({"report.pdf.dcm": b"content" * 9, FINDINGS_FILE: b"{}"}))
     content[content.index(b"content")] ^= 1
     outbox.put(job.id, bytes(content))
-
-    def store(job: Job) -> None:
-        worker.stop()
-        Worker._store(worker, job)
-
-    worker._store = store  # type: ignore[method-assign]
-    work(worker)
+    store_only(worker)
     assert hospital.jobs[job.id].state == State.RETRY
     assert not outbox.of(job.id).exists()
 

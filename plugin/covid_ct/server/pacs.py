@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covid_ct.errors import CovidCtError
+from covid_ct.identity import is_own_result
 from covid_ct.series.headers import SeriesHeader, SliceHeader
 from covid_ct.server.sdk import Orthanc
 
@@ -342,6 +343,24 @@ class Pacs:
         """
         there = {item["ID"] for item in self._still_there(instances, {"Level": "Instance", "Metadata": False})}
         return [instance for instance in instances if instance in there]
+
+    def delete_results(self, instances: Sequence[str]) -> None:
+        """Delete results of ours, as far as they are still there; anybody else's objects are left alone."""
+        for instance in instances:
+            if self._is_own_result(instance):
+                with suppress(self._orthanc.OrthancException):
+                    self._orthanc.RestApiDelete(f"/instances/{instance}")
+
+    def _is_own_result(self, instance: str) -> bool:
+        """Whether an instance is there and says that it is a result of ours."""
+        try:
+            manufacturer, model_name = (
+                self._orthanc.RestApiGet(f"/instances/{instance}/content/{tag}").decode(errors="replace")
+                for tag in ("0008-0070", "0008-1090")
+            )
+        except self._orthanc.OrthancException:
+            return False
+        return is_own_result(manufacturer, model_name)
 
     def has_instances(self, instances: Sequence[str]) -> bool:
         """Whether all of these instances are stored."""

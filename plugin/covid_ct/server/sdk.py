@@ -73,6 +73,9 @@ class Orthanc(Protocol):
     def RestApiPut(self, uri: str, body: bytes | str) -> bytes:  # noqa: N802
         """PUT to Orthanc's own REST API."""
 
+    def RestApiDelete(self, uri: str) -> None:  # noqa: N802
+        """DELETE in Orthanc's own REST API."""
+
     def GetDicomForInstance(self, instance: str) -> bytes:  # noqa: N802
         """Bytes of a stored DICOM file."""
 

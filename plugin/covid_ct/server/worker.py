@@ -167,9 +167,8 @@ class Worker(threading.Thread):
             raise
 
     def _analyse(self, job: Job) -> None:
+        self._check_current(job)
         record = self._pacs.series(job.series)
-        if not self._intake.is_current(job):
-            raise NotFoundError(f"Series {job.series} is no longer what the job was made for.")
 
         def checked() -> bool:
             if self._stop_asked.is_set():
@@ -210,20 +209,35 @@ class Worker(threading.Thread):
                         self._outbox.put(job.id, content)
 
     def _store(self, job: Job) -> None:
-        with self._stage(job, "storing"), ZipFile(self._outbox.of(job.id)) as archive:
-            # Nobody wants results of what was deleted meanwhile.
-            self._pacs.series(job.series)
-            results = []
-            for name in sorted(archive.namelist()):
-                if name != FINDINGS_FILE:
-                    stored = self._pacs.store(archive.read(name))
-                    kind = name.removesuffix(".dcm")
-                    results.append({"Kind": kind, **{key: stored[key] for key in ("ID", "Path", "ParentSeries")}})
-            findings: dict[str, Any] = json.loads(archive.read(FINDINGS_FILE))
-            document = {"Series": job.series_uid, "Job": job.id, "Results": results, **findings}
-            self._pacs.attach_findings(job.series, document)
-            self._jobs.succeed(job.id, findings, results)
+        new: list[str] = []
+        try:
+            with self._stage(job, "storing"), ZipFile(self._outbox.of(job.id)) as archive:
+                results = []
+                for name in sorted(archive.namelist()):
+                    if name != FINDINGS_FILE:
+                        self._check_current(job)
+                        stored = self._pacs.store(archive.read(name))
+                        if stored["Status"] == "Success":
+                            new.append(stored["ID"])
+                        kind = name.removesuffix(".dcm")
+                        results.append({"Kind": kind, **{key: stored[key] for key in ("ID", "Path", "ParentSeries")}})
+                findings: dict[str, Any] = json.loads(archive.read(FINDINGS_FILE))
+                document = {"Series": job.series_uid, "Job": job.id, "Results": results, **findings}
+                self._check_current(job)
+                self._pacs.attach_findings(job.series, document)
+                # Whoever deletes the series from here on finds all results beside it.
+                self._check_current(job)
+                self._jobs.succeed(job.id, findings, results)
+        except NotFoundError:
+            # What was stored after the deletion of a study or patient brought it back.
+            self._pacs.delete_results(new)
+            raise
         self._outbox.empty(job.id)
+
+    def _check_current(self, job: Job) -> None:
+        """Give up a job whose series is no longer what the job was made for."""
+        if not self._intake.is_current(job):
+            raise NotFoundError(f"Series {job.series} is no longer what the job was made for.")
 
     @contextmanager
     def _stage(self, job: Job, name: str) -> Iterator[None]:
