@@ -145,6 +145,53 @@ def test_a_job_that_lost_its_findings_begins_anew(hospital: Hospital) -> None:
     assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
 
 
+@pytest.mark.parametrize("trigger", list(Trigger))
+@pytest.mark.parametrize("ended", ["Success", "SeriesChanged", "NoLungs"])
+def test_a_series_that_came_anew_is_analysed_anew_whoever_asks(
+    hospital: Hospital, trigger: Trigger, ended: str
+) -> None:
+    """As where it was deleted, corrected and sent again under the same UIDs."""
+    job = hospital.intake.ask(hospital.series, Trigger.STABLE_SERIES)
+    hospital.jobs.take(0)
+    if ended == "Success":
+        hospital.pacs.attach_findings(hospital.series, {"Job": job.id})
+        hospital.jobs.succeed(job.id, {}, [])
+    else:
+        hospital.jobs.fail(job.id, ended, "It failed.")
+    if (trigger, ended) != (Trigger.REST, "SeriesChanged"):
+        assert hospital.intake.ask(hospital.series, trigger).state in (State.SUCCESS, State.FAILURE)
+    hospital.orthanc.last_update = "20260101T000100"
+    assert hospital.intake.ask(hospital.series, trigger).state == State.PENDING
+    taken = hospital.jobs.take(0)
+    assert taken is not None
+    hospital.jobs.begin(taken, "20260101T000100.000000")
+    hospital.jobs.fail(job.id, "NoLungs", "No lungs.")
+    assert hospital.intake.ask(hospital.series, trigger).state == State.FAILURE, "once for each time that it came"
+
+
+def test_who_got_the_results_gets_those_of_what_came_anew(hospital: Hospital) -> None:
+    intake = hospital.configured(destinations=("archive",))
+    job = intake.ask(hospital.series, Trigger.REST)
+    for results in ([{"ID": "earlier"}], [{"ID": "new"}]):
+        hospital.jobs.take(0)
+        assert hospital.deliveries.take() == [], "the job has not ended"
+        hospital.jobs.succeed(job.id, {}, results)
+        ((delivery, instances),) = hospital.deliveries.take()
+        assert (delivery.destination, instances) == ("archive", [results[0]["ID"]])
+        hospital.deliveries.succeed(delivery)
+        hospital.orthanc.last_update = "20260101T000100"
+        intake.ask(hospital.series, Trigger.STABLE_SERIES)
+
+
+def test_what_is_wrong_with_a_series_that_came_anew_is_said(hospital: Hospital) -> None:
+    """The worker says it, which takes the job."""
+    rules = SeriesRules(min_slices=21)
+    refused = hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST)
+    hospital.orthanc.last_update = "20260101T000100"
+    assert hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST).id == refused.id
+    assert hospital.jobs[refused.id].state == State.PENDING
+
+
 def test_a_refusal_lasts_as_long_as_the_rule_behind_it(hospital: Hospital) -> None:
     rules = SeriesRules(min_slices=21)
     refused = hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST)

@@ -159,6 +159,15 @@ def test_postgresql_may_go_and_come_back(shared: Connect, postgresql: Postgresql
     assert site.jobs.take(0) is not None
 
 
+def test_tables_of_an_earlier_version_get_what_they_lack(shared: Connect) -> None:
+    before = shared()
+    Site(before, "before").jobs.add(JOB)
+    before.change("ALTER TABLE jobs DROP COLUMN series_updated, DROP COLUMN server")
+    site = Site(shared(), "after")
+    assert site.jobs["j1"].series_updated == ""
+    assert site.jobs.take(0) is not None
+
+
 def test_a_file_from_before_loses_no_job(shared: Connect, tmp_path: Path) -> None:
     """Of the first version, which knew nothing of other Orthancs."""
     path = tmp_path / "jobs.sqlite"

@@ -104,7 +104,7 @@ def test_finished_results_are_stored_without_another_analysis(
     stored = next(iter(hospital.orthanc.instances.values()))
     outbox.put(job.id, archive_of({"report.pdf.dcm": stored, FINDINGS_FILE: b'{"covid_probability": 0.5}'}))
 
-    store_only(worker)
+    one_attempt(worker)
     ended = hospital.jobs[job.id]
     assert (ended.state, [result["Kind"] for result in ended.results]) == (State.SUCCESS, ["report.pdf"])
     assert hospital.pacs.findings(hospital.series)["Job"] == job.id  # type: ignore[index]
@@ -121,14 +121,14 @@ def results_of(number: int = 1) -> list[bytes]:
     return encode(made)
 
 
-def store_only(worker: Worker) -> None:
-    """Let a worker do one job whose results are finished already."""
+def one_attempt(worker: Worker) -> None:
+    """Let a worker do one job, such as one whose results are finished already."""
 
-    def store(job: Job) -> None:
+    def attempt(job: Job) -> None:
         worker.stop()
-        Worker._store(worker, job)
+        Worker._attempt(worker, job)
 
-    worker._store = store  # type: ignore[method-assign]
+    worker._attempt = attempt  # type: ignore[method-assign]
     work(worker)
 
 
@@ -161,7 +161,7 @@ def test_what_is_deleted_does_not_come_back_by_its_results(
     monkeypatch.setattr(hospital.orthanc, "RestApiPut", attach)
     if when == "before":
         delete()
-    store_only(worker)
+    one_attempt(worker)
     assert (hospital.jobs[job.id].state, hospital.jobs[job.id].reason) == (State.FAILURE, "SeriesChanged")
     assert hospital.orthanc.instances == {}
     assert not outbox.of(job.id).exists()
@@ -180,7 +180,7 @@ def test_what_is_undone_is_what_the_attempt_stored(
         return b"{}"
 
     monkeypatch.setattr(hospital.orthanc, "RestApiPut", attach)
-    store_only(worker)
+    one_attempt(worker)
     assert hospital.jobs[job.id].reason == "SeriesChanged"
     assert earlier in hospital.orthanc.instances.values()
     assert new not in hospital.orthanc.instances.values()
@@ -194,9 +194,38 @@ def test_an_analysis_of_part_of_a_series_does_not_replace_newer_findings(
     outbox.put(part.id, archive_of({"report.pdf.dcm": results_of()[0], FINDINGS_FILE: b"{}"}))
     hospital.orthanc.store(encode(make_series(21))[-1])
     hospital.pacs.attach_findings(hospital.series, {"slices": 21})
-    store_only(worker)
+    one_attempt(worker)
     assert hospital.jobs[part.id].reason == "SeriesChanged"
     assert hospital.pacs.findings(hospital.series) == {"slices": 21}
+
+
+@pytest.mark.parametrize("when", ["while it waited", "meanwhile"])
+def test_results_are_of_the_images_that_are_there(
+    worker: Worker, hospital: Hospital, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A series that is deleted, corrected and sent again under the same UIDs has the same job, but other results."""
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    outbox.put(job.id, archive_of({"report.pdf.dcm": results_of()[0], FINDINGS_FILE: b'{"of": "what came first"}'}))
+
+    def send_again(*_: object) -> bytes:
+        hospital.orthanc.last_update = "20260101T000100"
+        return b"{}"
+
+    def analyse(job: Job) -> None:
+        outbox.put(job.id, archive_of({"report.pdf.dcm": results_of()[0], FINDINGS_FILE: b'{"of": "what is there"}'}))
+
+    if when == "while it waited":
+        send_again()
+        worker._analyse = analyse  # type: ignore[method-assign]
+        one_attempt(worker)
+        assert hospital.jobs[job.id].findings == {"of": "what is there"}
+        assert hospital.intake.ask(hospital.series, Trigger.STABLE_SERIES).state == State.SUCCESS
+    else:
+        monkeypatch.setattr(hospital.orthanc, "RestApiPut", send_again)
+        one_attempt(worker)
+        assert hospital.jobs[job.id].state == State.PENDING, "what there is now is to be analysed"
+        assert results_of()[0] not in hospital.orthanc.instances.values()
+        assert not outbox.of(job.id).exists()
 
 
 def test_nobody_elses_object_is_deleted(hospital: Hospital) -> None:
@@ -224,7 +253,7 @@ def test_results_that_the_disk_damaged_are_made_anew(worker: Worker, hospital: H
     content = bytearray(archive_of({"report.pdf.dcm": b"content" * 9, FINDINGS_FILE: b"{}"}))
     content[content.index(b"content")] ^= 1
     outbox.put(job.id, bytes(content))
-    store_only(worker)
+    one_attempt(worker)
     assert hospital.jobs[job.id].state == State.RETRY
     assert not outbox.of(job.id).exists()
 

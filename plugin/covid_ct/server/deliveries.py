@@ -93,6 +93,11 @@ class DeliveryStore:
                 (DeliveryState.PENDING, job_id, destination, DeliveryState.SUCCESS, DeliveryState.FAILURE),
             )
 
+    def renew(self, job_id: str) -> None:
+        """Have the results of a job that begins anew sent to those too who have the earlier ones."""
+        new = {"state": DeliveryState.PENDING, "attempts": 0, "error": "", "not_before": ""}
+        self._database.update("deliveries", {"job": job_id, "state": DeliveryState.SUCCESS}, new)
+
     def of_job(self, job_id: str) -> list[Delivery]:
         """The deliveries of one job."""
         return self._select("WHERE job = ? ORDER BY destination", (job_id,))

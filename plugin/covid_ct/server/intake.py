@@ -130,8 +130,15 @@ class Intake:
         ]
 
     def is_current(self, job: Job) -> bool:
-        """Whether a job's series still holds just the instances that the job was made for."""
-        return job_id(self.pacs.series(job.series).instances, self.fingerprint) == job.id
+        """Whether a job's series still holds just the instances that the job was made for, as they were when it began.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc no longer holds the series.
+        """
+        record = self.pacs.series(job.series)
+        return job_id(record.instances, self.fingerprint) == job.id and not _came_anew(job, record)
 
     def _called(self, instances: Sequence[str]) -> str | None:
         """The first of some instances that was sent to one of our AE titles."""
@@ -162,7 +169,10 @@ class Intake:
         return None
 
     def _job(self, record: SeriesRecord, trigger: Trigger) -> Job:
-        return Job(job_id(record.instances, self.fingerprint), record.id, record.uid, trigger)
+        return Job(
+            job_id(record.instances, self.fingerprint), record.id, record.uid, trigger,
+            series_updated=timestamp(record.updated),
+        )  # fmt: skip
 
     def _refuse(self, record: SeriesRecord, trigger: Trigger, refusal: SeriesRefused) -> Job:
         """The job, in Failure, of a series that was asked for and cannot be analysed."""
@@ -171,7 +181,9 @@ class Intake:
             self._job(record, trigger),
             state=State.FAILURE, stage="reading", created=now, completed=now, reason=refusal.reason, error=str(refusal),
         )  # fmt: skip
-        return self.jobs.add(job)
+        known = self.jobs.add(job)
+        # Where it came anew, the worker says what is wrong with it now.
+        return self._begin_anew(known) if known.ended and _came_anew(known, record) else known
 
     def _accept(self, record: SeriesRecord, trigger: Trigger, recipients: tuple[str, ...] = ()) -> Job:
         """The job of a series that passed the header checks: the one that it has, or a new one."""
@@ -182,6 +194,8 @@ class Intake:
         if known is None:
             self.log(f"Job {new.id}: series {record.id} accepted ({trigger})")
             return self.jobs.add(new)
+        if known.ended and _came_anew(known, record):
+            return self._begin_anew(known)
         if trigger != Trigger.REST:
             return known
         lost = known.state == State.SUCCESS and not (
@@ -190,3 +204,17 @@ class Intake:
         # What was refused by its headers passes them now: the rules have changed since.
         failed = known.state == State.FAILURE and (not known.refused or known.attempts == 0)
         return self.jobs.requeue(known.id) if lost or failed else known
+
+    def _begin_anew(self, job: Job) -> Job:
+        """Have the job of a series that came anew done once more, for all that got its results."""
+        self.log(f"Job {job.id}: series {job.series} came anew")
+        self.deliveries.renew(job.id)
+        return self.jobs.requeue(job.id)
+
+
+def _came_anew(job: Job, record: SeriesRecord) -> bool:
+    """Whether images came to a job's series since the job began, such as where it was deleted and sent again.
+
+    Images with the UIDs of those before, for which the job is the same, may have other content.
+    """
+    return job.series_updated != timestamp(record.updated)

@@ -109,6 +109,11 @@ class JobStore:
             self._change_mine(job_id, stage=stage)
         self._taken[job_id] = (stage, progress)
 
+    def begin(self, job: Job, series_updated: str) -> Job:
+        """Note when the last image had come to the series that a running job is about to read."""
+        self._change_mine(job.id, series_updated=series_updated)
+        return self[job.id]
+
     def succeed(self, job_id: str, findings: dict[str, Any], results: list[dict[str, str]]) -> None:
         """End a job with its findings and stored results."""
         self._release(

@@ -78,6 +78,8 @@ class Job:
         `Kind`, `ID`, `Path` and `ParentSeries` of each stored object.
     server: str
         The Orthanc that does it or did it; empty while it waits.
+    series_updated: str
+        When the last image of the series had come, by Orthanc's database, as the job was made or last begun.
     """
 
     id: str
@@ -98,6 +100,7 @@ class Job:
     findings: dict[str, Any] = field(default_factory=dict)
     results: list[dict[str, str]] = field(default_factory=list)
     server: str = ""
+    series_updated: str = ""
 
     @property
     def refused(self) -> bool:

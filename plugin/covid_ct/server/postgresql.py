@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from covid_ct.server.database import SCHEMA, Database, DatabaseError
+from covid_ct.server.database import SCHEMA, TABLES, Database, DatabaseError
 
 NAMESPACE = "covid_ct"
 """Schema that holds our tables."""
@@ -64,6 +64,17 @@ class PostgresqlDatabase(Database):
                 if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (NAMESPACE,)).fetchall():
                     connection.execute(f"CREATE SCHEMA {NAMESPACE}".encode())
                 connection.execute(SCHEMA.encode())
+                # Tables of an earlier version lack the columns that came later.
+                known = set(
+                    connection.execute(
+                        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s",
+                        (NAMESPACE,),
+                    )
+                )
+                for table, columns in TABLES.items():
+                    for name, kind in columns.items():
+                        if (table, name) not in known:
+                            connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}".encode())
             self._connection = connection
         return self._connection
 

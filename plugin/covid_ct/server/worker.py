@@ -16,6 +16,7 @@ from covid_ct.parallel import waking_cores
 from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
 from covid_ct.series.geometry import arrange
 from covid_ct.series.reading import read_series
+from covid_ct.server.database import timestamp
 from covid_ct.server.intake import Intake
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Failure, Job, State, Trigger
@@ -134,7 +135,7 @@ class Worker(threading.Thread):
     def _not_found(self, job: Job, error: NotFoundError) -> None:
         """End a job whose series lost or gained instances, and have the series as it is now analysed."""
         with suppress(NotFoundError):
-            if self._intake.is_current(job):
+            if self._intake.is_current(self._jobs[job.id]):
                 # Orthanc's storage may fail for a while.
                 self._jobs.retry_later(
                     job, Failure.INTERNAL_ERROR, f"Orthanc did not give all of series {job.series_uid}: {error}"
@@ -157,6 +158,11 @@ class Worker(threading.Thread):
             self._log(f"Job {job.id}: series {job.series} was deleted")
 
     def _do(self, job: Job) -> None:
+        updated = timestamp(self._pacs.series(job.series).updated)
+        if updated != job.series_updated:
+            # Images came anew, under the UIDs of those that finished results may be of.
+            self._outbox.empty(job.id)
+            job = self._jobs.begin(job, updated)
         if not self._outbox.of(job.id).exists():
             self._analyse(job)
         try:
