@@ -141,13 +141,13 @@ class FakeOrthanc:
         self.delete(match[1])
 
     def store(self, dicom: bytes, called: str = "ORTHANC") -> dict[str, str]:
-        """Keep an instance, as C-STORE or REST would."""
+        """Keep an instance that is not there yet, as C-STORE or REST would."""
         header = pydicom.dcmread(io.BytesIO(dicom), stop_before_pixels=True)
         instance = orthanc_id(header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID)
         known = instance in self.instances
-        self.instances[instance] = dicom
-        self.headers[instance] = header
         if not known:
+            self.instances[instance] = dicom
+            self.headers[instance] = header
             self.metadata[instance, "CalledAET"] = called
             self.changes.append({"Seq": len(self.changes) + 1, "ChangeType": "NewInstance", "ID": instance})
         return {

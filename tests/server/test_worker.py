@@ -9,6 +9,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from pydicom import dcmread
 
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
@@ -111,10 +112,11 @@ def test_finished_results_are_stored_without_another_analysis(
     assert not outbox.of(job.id).exists()
 
 
-def results_of(number: int = 1) -> list[bytes]:
-    """DICOM files that say that they are results of ours."""
+def results_of(number: int = 1, *, position: float = 0.0) -> list[bytes]:
+    """DICOM files that say that they are results of ours, with the same UIDs wherever they lie."""
     made = make_series(number)
     for result in made:
+        result.ImagePositionPatient = [position] * 3
         result.Manufacturer, result.ManufacturerModelName = MANUFACTURER, MODEL_NAME
         result.SeriesInstanceUID += ".7"
         result.SOPInstanceUID += ".7"
@@ -226,6 +228,35 @@ def test_results_are_of_the_images_that_are_there(
         assert hospital.jobs[job.id].state == State.PENDING, "what there is now is to be analysed"
         assert results_of()[0] not in hospital.orthanc.instances.values()
         assert not outbox.of(job.id).exists()
+
+
+def test_results_of_earlier_images_with_the_same_uids_are_replaced(
+    worker: Worker, hospital: Hospital, outbox: Outbox
+) -> None:
+    """As where a series was corrected and sent again, while its results stayed."""
+    earlier = [hospital.orthanc.store(content) for content in results_of(3)]
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    hospital.jobs.take(0)
+    hospital.jobs.succeed(job.id, {}, [{"ID": result["ID"]} for result in earlier])
+    hospital.jobs.requeue(job.id)
+    other, same = results_of(2, position=1.0)[0], results_of(2)[1]
+    outbox.put(job.id, archive_of({"1.dcm": other, "2.dcm": same, FINDINGS_FILE: b"{}"}))
+    one_attempt(worker)
+    left = [hospital.orthanc.instances.get(result["ID"]) for result in earlier]
+    assert left == [other, same, None]
+    assert [result["ID"] for result in hospital.jobs[job.id].results] == [result["ID"] for result in earlier[:2]]
+
+
+def test_what_others_made_of_a_result_is_left_alone(worker: Worker, hospital: Hospital, outbox: Outbox) -> None:
+    (ours,) = results_of()
+    edited = dcmread(io.BytesIO(ours))
+    edited.Manufacturer = "An editor"
+    stored = hospital.orthanc.store(encode([edited])[0])["ID"]
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    outbox.put(job.id, archive_of({"1.dcm": ours, FINDINGS_FILE: b"{}"}))
+    one_attempt(worker)
+    assert hospital.jobs[job.id].state == State.SUCCESS
+    assert hospital.orthanc.instances[stored] == encode([edited])[0]
 
 
 def test_nobody_elses_object_is_deleted(hospital: Hospital) -> None:

@@ -313,7 +313,7 @@ class Pacs:
         return values
 
     def store(self, dicom: bytes) -> dict[str, str]:
-        """Store a DICOM file; one that is already there is left as it is.
+        """Store a result; one that is already there is left as it is, unless it is ours and of other content.
 
         Returns
         -------
@@ -325,6 +325,14 @@ class Pacs:
         StoreError
             If Orthanc refuses it, such as on a full disk.
         """
+        answer = self._store(dicom)
+        if answer["Status"] == "AlreadyStored" and not self._holds(answer["ID"], dicom):
+            # Of images that had the same UIDs; Orthanc replaces nothing by itself.
+            self.delete_results([answer["ID"]])
+            answer = self._store(dicom)
+        return answer
+
+    def _store(self, dicom: bytes) -> dict[str, str]:
         try:
             answer = json.loads(self._orthanc.RestApiPost("/instances", dicom))
         except self._orthanc.OrthancException as error:
@@ -343,6 +351,13 @@ class Pacs:
         """
         there = {item["ID"] for item in self._still_there(instances, {"Level": "Instance", "Metadata": False})}
         return [instance for instance in instances if instance in there]
+
+    def _holds(self, instance: str, dicom: bytes) -> bool:
+        """Whether Orthanc's file of an instance is just this, not even transcoded (`IngestTranscoding`)."""
+        try:
+            return self._orthanc.GetDicomForInstance(instance) == dicom
+        except self._orthanc.OrthancException:
+            return False
 
     def delete_results(self, instances: Sequence[str]) -> None:
         """Delete results of ours, as far as they are still there; anybody else's objects are left alone."""

@@ -233,6 +233,9 @@ class Worker(threading.Thread):
                 self._pacs.attach_findings(job.series, document)
                 # Whoever deletes the series from here on finds all results beside it.
                 self._check_current(job)
+                # An earlier analysis, of other images with the same UIDs, may have made more.
+                made = {result["ID"] for result in results}
+                self._pacs.delete_results([result["ID"] for result in job.results if result["ID"] not in made])
                 self._jobs.succeed(job.id, findings, results)
         except NotFoundError:
             # What was stored after the deletion of a study or patient brought it back.
