@@ -49,9 +49,17 @@ def test_an_orthanc_that_was_thought_dead_does_not_disturb_the_one_that_took_ove
 
 def test_tidying_keeps_what_is_still_to_be_stored(outbox: Outbox) -> None:
     outbox.folder.mkdir()
-    for name in ("waiting.zip", "done.zip", "unknown.zip", "half.0a.unfinished", "elsewhere.0b.unfinished"):
+    for name in (
+        "waiting.zip",
+        "done.zip",
+        "failed.zip",
+        "unknown.zip",
+        "half.0a.unfinished",
+        "elsewhere.0b.unfinished",
+    ):
         (outbox.folder / name).touch()
     (outbox.folder / "waiting").mkdir()
     (outbox.folder / "waiting" / "of an earlier version.dcm").touch()
-    outbox.tidy({"waiting": State.PENDING, "done": State.SUCCESS, "half": State.RETRY, "elsewhere": State.RUNNING}.get)
+    states = {"waiting": State.PENDING, "done": State.SUCCESS, "failed": State.FAILURE, "half": State.RETRY}
+    outbox.tidy({**states, "elsewhere": State.RUNNING}.get)
     assert {path.name for path in outbox.folder.iterdir()} == {"waiting.zip", "elsewhere.0b.unfinished"}

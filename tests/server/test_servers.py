@@ -14,6 +14,7 @@ from covid_ct.server.database import Database, DatabaseError, SqliteDatabase
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
+from covid_ct.server.outbox import Outbox
 from covid_ct.server.postgresql import PostgresqlDatabase
 from covid_ct.server.servers import BEAT_S, DEAD_AFTER_S, Caretaker, Servers
 from tests.postgresql import PostgresqlServer
@@ -26,12 +27,13 @@ Connect = Callable[[], PostgresqlDatabase]
 class Site:
     """What one Orthanc has of the shared work."""
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database, name: str, outbox: Path = Path("none")) -> None:
         self.servers = Servers(database, name)
         self.jobs = JobStore(database, name)
         self.deliveries = DeliveryStore(database, name)
         self.log: list[str] = []
-        self.look = Caretaker(self.servers, self.jobs, self.deliveries, self.log.append).look
+        self.outbox = Outbox(outbox)
+        self.look = Caretaker(self.servers, self.jobs, self.deliveries, self.outbox, self.log.append).look
 
 
 @pytest.fixture
@@ -157,6 +159,20 @@ def test_postgresql_may_go_and_come_back(shared: Connect, postgresql: Postgresql
     finally:
         postgresql.start()
     assert site.jobs.take(0) is not None
+
+
+def test_results_of_an_ended_job_are_not_kept(database: Database, tmp_path: Path) -> None:
+    """They name the patient, who may have been deleted since."""
+    site = Site(database, "site", tmp_path)
+    for name in ("cancelled", "given up", "waiting"):
+        site.jobs.add(replace(JOB, id=name))
+        site.jobs.take(0)
+        site.jobs.retry_later(site.jobs[name], "InternalError", "The disk is full.")
+        site.outbox.put(name, b"an archive")
+    site.jobs.cancel("cancelled")
+    site.jobs._change(site.jobs["given up"], state=State.FAILURE)
+    site.look()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".zip"] == ["waiting.zip"]
 
 
 def test_tables_of_an_earlier_version_get_what_they_lack(shared: Connect) -> None:

@@ -133,11 +133,11 @@ class _Analysis:
         self._servers = Servers(self._database, me)
         self.jobs = JobStore(self._database, me)
         self.deliveries = DeliveryStore(self._database, me)
-        self._caretaker = Caretaker(self._servers, self.jobs, self.deliveries, self._log)
+        self._outbox = Outbox(configuration.state_folder / "outbox")
+        self._caretaker = Caretaker(self._servers, self.jobs, self.deliveries, self._outbox, self._log)
         # The version is part of what makes results, and so of every UID derived from it.
         fingerprint = f"{__version__} {self._analyzer.fingerprint}"
         self.intake = Intake(pacs, self.jobs, self.deliveries, configuration, fingerprint, self._log)
-        self._outbox = Outbox(configuration.state_folder / "outbox")
         self._metrics = Metrics(orthanc, self.jobs, self.deliveries)
         self._workers = [
             Worker(
@@ -179,7 +179,6 @@ class _Analysis:
             source.close()
             before.rename(before.with_suffix(".moved"))
         self._caretaker.look()
-        self._outbox.tidy(lambda job_id: job.state if (job := self.jobs.get(job_id)) else None)
 
     @property
     def _threads(self) -> tuple[threading.Thread, ...]:

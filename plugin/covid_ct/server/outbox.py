@@ -56,7 +56,7 @@ class Outbox:
         self.of(job_id).unlink(missing_ok=True)
 
     def tidy(self, state_of: Callable[[str], State | None]) -> None:
-        """Remove what a process that died left: archives of jobs that are done, and unfinished ones.
+        """Remove archives of jobs that have ended, wherever that was, and unfinished ones of a process that died.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class Outbox:
         """
         for path in self.folder.glob("*"):
             state = state_of(path.name.partition(".")[0])
-            if state in (None, State.SUCCESS) or (path.suffix != ".zip" and state != State.RUNNING):
+            if state in (None, State.SUCCESS, State.FAILURE) or (path.suffix != ".zip" and state != State.RUNNING):
                 # Earlier versions kept a folder for each job.
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from covid_ct.server.database import Database
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
+from covid_ct.server.outbox import Outbox
 
 BEAT_S = 5.0
 """How often, in seconds, an Orthanc says that it lives, and looks after the others."""
@@ -68,7 +69,7 @@ class Servers:
 
 
 class Caretaker(threading.Thread):
-    """The thread that says that this Orthanc lives, and takes over what dead ones left.
+    """The thread that says that this Orthanc lives, takes over what dead ones left, and keeps no results in vain.
 
     Parameters
     ----------
@@ -78,15 +79,25 @@ class Caretaker(threading.Thread):
         Whose jobs are put back.
     deliveries: DeliveryStore
         Whose deliveries are put back.
+    outbox: Outbox
+        Where the results of jobs that have ended are removed.
     log: Callable
         Takes a line without names of patients.
     """
 
-    def __init__(self, servers: Servers, jobs: JobStore, deliveries: DeliveryStore, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        jobs: JobStore,
+        deliveries: DeliveryStore,
+        outbox: Outbox,
+        log: Callable[[str], None],
+    ) -> None:
         super().__init__(name="covid-caretaker", daemon=True)
         self._servers = servers
         self._jobs = jobs
         self._deliveries = deliveries
+        self._outbox = outbox
         self._log = log
         self._stop_asked = threading.Event()
 
@@ -103,10 +114,11 @@ class Caretaker(threading.Thread):
                 self._log(f"Jobs of other Orthancs cannot be looked after: {type(error).__name__}: {error}")
 
     def look(self) -> None:
-        """Say that this Orthanc lives, and put back what is left of dead ones."""
+        """Say that this Orthanc lives, put back what is left of dead ones, and tidy the outbox."""
         self._servers.beat()
         self._jobs.exchange()
         alive = self._servers.alive()
         for job in self._jobs.recover(alive):
             self._log(f"Job {job.id}: {job.server} died with it; it is {job.state} now {job.reason}".rstrip())
         self._deliveries.recover(alive)
+        self._outbox.tidy(lambda job_id: job.state if (job := self._jobs.get(job_id)) else None)
