@@ -29,6 +29,17 @@ def test_the_first_sweep_takes_nothing_and_the_next_what_came(hospital: Hospital
     assert hospital.database.mark(CHANGES_MARK) == 40
 
 
+def test_what_comes_to_an_index_that_was_made_anew_is_found(hospital: Hospital) -> None:
+    """While our database, kept elsewhere, still has the mark of the earlier index."""
+    hospital.database.set_mark(CHANGES_MARK, 1000)
+    hospital.listener().sweep()
+    assert hospital.jobs.select(JobsRequest()) == []
+    assert hospital.database.mark(CHANGES_MARK) == len(hospital.orthanc.changes)
+    hospital.orthanc.store(encode(make_series(21))[-1])
+    hospital.listener().sweep()
+    assert [job.series for job in hospital.jobs.select(JobsRequest())] == [hospital.series]
+
+
 def test_the_sweep_waits_for_a_series_that_another_orthanc_receives(hospital: Hospital) -> None:
     """To this one it counts as stable."""
     listener = hospital.listener()

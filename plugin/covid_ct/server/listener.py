@@ -100,9 +100,9 @@ class Listener(threading.Thread):
         first start only what comes from now on is considered: nobody wants the whole archive analysed.
         """
         if self._read_to is None:
-            self._read_to = self._database.mark(CHANGES_MARK)
-        if self._read_to is None:
-            self._read_to = self._pacs.last_change()
+            mark, last = self._database.mark(CHANGES_MARK), self._pacs.last_change()
+            # Of an index that was made anew, or put back to an earlier state, the mark is beyond the end.
+            self._read_to = last if mark is None else min(mark, last)
         self._read_changes(self._read_to)
         for series in list(self._arriving):
             if not self._stop_asked.is_set() and self._settled(series):
