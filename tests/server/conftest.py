@@ -115,6 +115,6 @@ def hospital(tmp_path: Path, database: Database) -> Hospital:
         deliveries,
         intake,
         log,
-        series=orthanc_id(first.StudyInstanceUID, first.SeriesInstanceUID),
-        study=orthanc_id(first.StudyInstanceUID),
+        series=orthanc_id(first.PatientID, first.StudyInstanceUID, first.SeriesInstanceUID),
+        study=orthanc_id(first.PatientID, first.StudyInstanceUID),
     )

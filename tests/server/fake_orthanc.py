@@ -71,20 +71,6 @@ class FakeOrthanc:
     def SetMetricsValue(self, name: str, value: float, kind: int) -> None:
         self.metrics[name] = value
 
-    def LookupSeries(self, uid: str) -> str | None:
-        return self._lookup(self._series, "SeriesInstanceUID", uid)
-
-    def LookupStudy(self, uid: str) -> str | None:
-        return self._lookup(self._study, "StudyInstanceUID", uid)
-
-    def _lookup(self, identify: Callable[[pydicom.Dataset], str], keyword: str, uid: str) -> str:
-        if "\0" in uid:
-            raise ValueError("embedded null character")
-        for header in self.headers.values():
-            if header[keyword].value == uid:
-                return identify(header)
-        raise FakeOrthancError(-1, "Internal error")
-
     def GetDicomForInstance(self, instance: str) -> bytes:
         if instance not in self.instances:
             raise FakeOrthancError(17, "Unknown resource")
@@ -107,6 +93,14 @@ class FakeOrthanc:
                 raise FakeOrthancError(21, self.refuse_store)
             assert isinstance(body, bytes)
             return json.dumps(self.store(body)).encode()
+        if uri == "/tools/lookup":
+            found = {
+                (kind, identify(header))
+                for kind, identify in (("Series", self._series), ("Study", self._study))
+                for header in self.headers.values()
+                if header[f"{kind}InstanceUID"].value == body
+            }
+            return json.dumps([{"Type": kind, "ID": one} for kind, one in found]).encode()
         if uri == "/tools/bulk-content":
             document = json.loads(body)
             there = [one for one in document["Resources"] if one in self.headers]
@@ -143,7 +137,9 @@ class FakeOrthanc:
     def store(self, dicom: bytes, called: str = "ORTHANC") -> dict[str, str]:
         """Keep an instance that is not there yet, as C-STORE or REST would."""
         header = pydicom.dcmread(io.BytesIO(dicom), stop_before_pixels=True)
-        instance = orthanc_id(header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID)
+        instance = orthanc_id(
+            header.PatientID, header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID
+        )
         known = instance in self.instances
         if not known:
             self.instances[instance] = dicom
@@ -161,10 +157,10 @@ class FakeOrthanc:
         del self.instances[instance], self.headers[instance]
 
     def _series(self, header: pydicom.Dataset) -> str:
-        return orthanc_id(header.StudyInstanceUID, header.SeriesInstanceUID)
+        return orthanc_id(header.PatientID, header.StudyInstanceUID, header.SeriesInstanceUID)
 
     def _study(self, header: pydicom.Dataset) -> str:
-        return orthanc_id(header.StudyInstanceUID)
+        return orthanc_id(header.PatientID, header.StudyInstanceUID)
 
     def _of_series(self, series: str) -> list[str]:
         return [instance for instance, header in self.headers.items() if self._series(header) == series]

@@ -215,3 +215,22 @@ def test_what_is_not_there(hospital: Hospital, identifier: str) -> None:
     for level in ("Series", "Study"):
         with pytest.raises(NotFoundError, match="identifier"):
             hospital.intake.submit(AnalyzeRequest(level, identifier))
+
+
+def test_a_uid_that_two_patients_share_is_not_enough(hospital: Hospital) -> None:
+    images = make_series()
+    for image in images:
+        image.PatientID = "ANOTHER"
+    for content in encode(images):
+        hospital.orthanc.store(content)
+    for level, uid in (("Series", images[0].SeriesInstanceUID), ("Study", images[0].StudyInstanceUID)):
+        with pytest.raises(NotFoundError, match=r"holds 2 under .* give the Orthanc identifier of one") as raised:
+            hospital.intake.submit(AnalyzeRequest(level, uid))
+        assert (hospital.series if level == "Series" else hospital.study) in str(raised.value)
+    assert len(hospital.intake.submit(AnalyzeRequest("Study", hospital.study))) == 1
+
+
+def test_a_uid_will_do(hospital: Hospital) -> None:
+    image = make_series(1)[0]
+    assert hospital.pacs.find_series(image.SeriesInstanceUID) == hospital.series
+    assert hospital.pacs.find_study(image.StudyInstanceUID) == hospital.study

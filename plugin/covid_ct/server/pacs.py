@@ -137,9 +137,9 @@ class Pacs:
         Raises
         ------
         NotFoundError
-            If Orthanc holds no such series.
+            If Orthanc holds no such series, or several.
         """
-        return self._find(identifier, "series", self._orthanc.LookupSeries)
+        return self._find(identifier, "series", "Series")
 
     def find_study(self, identifier: str) -> str:
         """Orthanc id of a study from its Orthanc id or StudyInstanceUID.
@@ -147,19 +147,27 @@ class Pacs:
         Raises
         ------
         NotFoundError
-            If Orthanc holds no such study.
+            If Orthanc holds no such study, or several.
         """
-        return self._find(identifier, "studies", self._orthanc.LookupStudy)
+        return self._find(identifier, "studies", "Study")
 
-    def _find(self, identifier: str, level: str, lookup: Any) -> str:
-        found = identifier if ORTHANC_ID.fullmatch(identifier) else None
-        if DICOM_UID.fullmatch(identifier):
-            # Of an unknown UID some versions make nothing, others an internal error.
-            with suppress(self._orthanc.OrthancException):
-                found = lookup(identifier)
-        if not found or not self._exists(level, found):
+    def _find(self, identifier: str, level: str, kind: str) -> str:
+        if ORTHANC_ID.fullmatch(identifier) and self._exists(level, identifier):
+            return identifier
+        found = self._lookup(identifier, kind) if DICOM_UID.fullmatch(identifier) else []
+        if len(found) > 1:
+            # Of two patients, or of two studies.
+            raise NotFoundError(
+                f"Orthanc holds {len(found)} under /{level} with the identifier {identifier}; "
+                f"give the Orthanc identifier of one: {', '.join(found)}."
+            )
+        if not found:
             raise NotFoundError(f"Orthanc holds nothing under /{level} with the identifier {identifier}.")
-        return str(found)
+        return found[0]
+
+    def _lookup(self, uid: str, kind: str) -> list[str]:
+        """Orthanc ids of all that has a DICOM UID, of one kind, in order."""
+        return sorted(str(item["ID"]) for item in self._ask("/tools/lookup", uid) if item["Type"] == kind)
 
     def _exists(self, level: str, orthanc_id: str) -> bool:
         try:
@@ -272,11 +280,14 @@ class Pacs:
         """What Orthanc tells of those instances that it still holds, or of what they belong to; many in one call."""
         for start in range(0, len(instances), AT_ONCE):
             wanted = {"Resources": instances[start : start + AT_ONCE], **how}
-            try:
-                answer = self._orthanc.RestApiPost("/tools/bulk-content", json.dumps(wanted))
-            except self._orthanc.OrthancException as error:
-                raise NotFoundError(f"Orthanc does not tell what it holds: {error}.") from error
-            yield from json.loads(answer)
+            yield from self._ask("/tools/bulk-content", json.dumps(wanted))
+
+    def _ask(self, uri: str, body: str) -> Any:
+        """What a tool of Orthanc's tells of what it holds."""
+        try:
+            return json.loads(self._orthanc.RestApiPost(uri, body))
+        except self._orthanc.OrthancException as error:
+            raise NotFoundError(f"Orthanc does not tell what it holds: {error}.") from error
 
     def dicom(self, instances: Sequence[str]) -> Iterator[bytes]:
         """The stored DICOM files of instances, one after the other.

@@ -82,12 +82,6 @@ class Orthanc(Protocol):
     def CreateDicomInstance(self, dicom: bytes) -> Any:  # noqa: N802
         """Parse a DICOM file, for Orthanc's decoder."""
 
-    def LookupSeries(self, uid: str) -> str | None:  # noqa: N802
-        """Orthanc id of a SeriesInstanceUID."""
-
-    def LookupStudy(self, uid: str) -> str | None:  # noqa: N802
-        """Orthanc id of a StudyInstanceUID."""
-
     def SetMetricsValue(self, name: str, value: float, kind: int) -> None:  # noqa: N802
         """Set a metric of /tools/metrics-prometheus."""
 
