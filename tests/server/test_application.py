@@ -118,7 +118,7 @@ def test_jobs_move_to_postgresql_when_orthanc_does(
     orthanc.configuration["PostgreSQL"] = {"EnableIndex": True, "ConnectionUri": uri}
     application = run(orthanc)
     job = ended_job(application)
-    assert (job["ID"], job["Content"]["Reason"]) == ("j1", "SeriesChanged")
+    assert (job["ID"], job["Content"]["Reason"]) == ("j1", "ModelsChanged")
     assert [path.name for path in (tmp_path / "covid-ct").glob("jobs.*")] == ["jobs.moved"]
     _, status = ask(application.routes, "show_status")
     assert status["Servers"] == [job["Content"]["Server"]]

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from covid_ct.server.database import DatabaseError
+from covid_ct.server.jobs import State
 from covid_ct.server.routes import PATHS, Routes
+from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
 
 JSON = {"Content-Type": "application/json"}
@@ -88,6 +90,22 @@ def test_an_act_wants_json_and_an_ended_job(routes: Routes, hospital: Hospital) 
     assert ask(routes, "act_on_job", **act, headers=JSON)[0] == 409
     assert ask(routes, "act_on_job", method="POST", groups=(answer["ID"], "cancel"), headers=JSON)[0] == 200
     assert ask(routes, "act_on_job", **act, headers=JSON)[1]["State"] == "Pending"
+
+
+def test_a_job_of_what_is_no_longer_so_does_not_begin_anew(routes: Routes, hospital: Hospital) -> None:
+    """Its findings would be lost for a failure."""
+    job = ask(routes, "analyze", **post(hospital.series))[1]["ID"]
+    hospital.jobs.take(0)
+    hospital.jobs.succeed(job, {}, [])
+    hospital.orthanc.store(encode(make_series(21))[-1])
+    retry = {"method": "POST", "groups": (job, "retry"), "headers": JSON}
+    status, answer = ask(routes, "act_on_job", **retry)
+    assert (status, "POST /covid/analyze" in answer["Message"]) == (409, True)
+    assert hospital.jobs[job].state == State.SUCCESS
+    for instance in list(hospital.orthanc.instances):
+        hospital.orthanc.delete(instance)
+    status, answer = ask(routes, "act_on_job", **retry)
+    assert (status, "holds nothing" in answer["Message"]) == (404, True)
 
 
 def test_a_full_disk_is_told(routes: Routes, hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,6 +267,21 @@ def test_nobody_elses_object_is_deleted(hospital: Hospital) -> None:
     assert tuple(sorted(hospital.orthanc.instances)) == images
 
 
+def test_other_models_are_another_job(worker: Worker, hospital: Hospital) -> None:
+    """As where the plugin was upgraded while jobs waited."""
+    before = replace(hospital.intake, fingerprint="earlier models").ask(hospital.series, Trigger.REST)
+
+    def not_mine(_: Job) -> None:
+        raise NotFoundError("no longer what the job was made for")
+
+    one_turn(worker, not_mine)
+    ended = hospital.jobs[before.id]
+    assert (ended.state, ended.reason) == (State.FAILURE, "ModelsChanged")
+    assert "was changed or deleted" not in ended.error
+    (after,) = (one for one in hospital.jobs.select(JobsRequest()) if one.id != before.id)
+    assert (after.state, after.series) == (State.PENDING, hospital.series)
+
+
 def test_what_the_storage_does_not_give_for_a_while_is_tried_again(worker: Worker, hospital: Hospital) -> None:
     job = hospital.intake.ask(hospital.series, Trigger.REST)
 

@@ -19,7 +19,7 @@ TABLES = {
         "stage": "TEXT", "progress": "DOUBLE PRECISION", "created": "TEXT", "started": "TEXT", "completed": "TEXT",
         "attempts": "INTEGER", "crashes": "INTEGER", "reason": "TEXT", "error": "TEXT", "not_before": "TEXT",
         "findings": "TEXT", "results": "TEXT", "server": "TEXT DEFAULT ''", "cancelled": "INTEGER DEFAULT 0",
-        "series_updated": "TEXT DEFAULT ''",
+        "series_updated": "TEXT DEFAULT ''", "fingerprint": "TEXT DEFAULT ''",
     },
     "deliveries": {
         "job": "TEXT", "destination": "TEXT", "state": "TEXT", "attempts": "INTEGER", "error": "TEXT",

@@ -130,7 +130,7 @@ class Intake:
         ]
 
     def is_current(self, job: Job) -> bool:
-        """Whether a job's series still holds just the instances that the job was made for, as they were when it began.
+        """Whether the job's analysis, as it was begun, is the one that its series would be given now.
 
         Raises
         ------
@@ -138,7 +138,18 @@ class Intake:
             If Orthanc no longer holds the series.
         """
         record = self.pacs.series(job.series)
-        return job_id(record.instances, self.fingerprint) == job.id and not _came_anew(job, record)
+        return self._job(record, job.trigger).id == job.id and not _came_anew(job, record)
+
+    def may_begin_anew(self, job: Job) -> bool:
+        """Whether a job is still the one that its series would be given now.
+
+        Raises
+        ------
+        NotFoundError
+            If Orthanc no longer holds the series.
+        """
+        record = self.pacs.series(self.pacs.find_series(job.series))
+        return self._job(record, job.trigger).id == job.id
 
     def _called(self, instances: Sequence[str]) -> str | None:
         """The first of some instances that was sent to one of our AE titles."""
@@ -171,7 +182,7 @@ class Intake:
     def _job(self, record: SeriesRecord, trigger: Trigger) -> Job:
         return Job(
             job_id(record.instances, self.fingerprint), record.id, record.uid, trigger,
-            series_updated=timestamp(record.updated),
+            series_updated=timestamp(record.updated), fingerprint=self.fingerprint,
         )  # fmt: skip
 
     def _refuse(self, record: SeriesRecord, trigger: Trigger, refusal: SeriesRefused) -> Job:

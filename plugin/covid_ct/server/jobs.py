@@ -35,6 +35,7 @@ class Failure(StrEnum):
 
     CANCELLED = "Cancelled"
     SERIES_CHANGED = "SeriesChanged"
+    MODELS_CHANGED = "ModelsChanged"
     MODEL_ERROR = "ModelError"
     INTERNAL_ERROR = "InternalError"
     CRASHED_REPEATEDLY = "CrashedRepeatedly"
@@ -80,6 +81,8 @@ class Job:
         The Orthanc that does it or did it; empty while it waits.
     series_updated: str
         When the last image of the series had come, by Orthanc's database, as the job was made or last begun.
+    fingerprint: str
+        All else that makes the results: models, version, settings. Empty in a job of a version that did not keep it.
     """
 
     id: str
@@ -101,6 +104,7 @@ class Job:
     results: list[dict[str, str]] = field(default_factory=list)
     server: str = ""
     series_updated: str = ""
+    fingerprint: str = ""
 
     @property
     def refused(self) -> bool:

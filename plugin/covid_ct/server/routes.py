@@ -123,6 +123,12 @@ class Routes:
                 return self._shown(self._jobs.cancel(job_id))
             if not job.ended:
                 raise RequestError(HTTPStatus.CONFLICT, f"Job {job_id} has not ended; it is {job.state}.")
+            if not self._intake.may_begin_anew(job):
+                raise RequestError(
+                    HTTPStatus.CONFLICT,
+                    f"Since job {job_id}, its series has gained or lost images, or the models or the version of "
+                    "covid-ct have changed; POST /covid/analyze has the series analysed as it is now.",
+                )
             return self._shown(self._jobs.requeue(job_id))
 
         self._answer(output, request, "POST", lambda: self._at_desk(act))

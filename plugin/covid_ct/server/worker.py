@@ -133,7 +133,7 @@ class Worker(threading.Thread):
         self._log(f"Job {job.id}: {ended.state} after {time.monotonic() - begin:.1f} s {ended.reason}".rstrip())
 
     def _not_found(self, job: Job, error: NotFoundError) -> None:
-        """End a job whose series lost or gained instances, and have the series as it is now analysed."""
+        """End a job whose series or models changed, and have the series as it is now analysed."""
         with suppress(NotFoundError):
             if self._intake.is_current(self._jobs[job.id]):
                 # Orthanc's storage may fail for a while.
@@ -142,12 +142,20 @@ class Worker(threading.Thread):
                 )
                 return
         self._outbox.empty(job.id)
-        self._jobs.fail(
-            job.id,
-            Failure.SERIES_CHANGED,
-            f"Series {job.series_uid} was changed or deleted before its analysis ended; "
-            "what there is of it now is a new analysis.",
-        )
+        if job.fingerprint == self._intake.fingerprint:
+            self._jobs.fail(
+                job.id,
+                Failure.SERIES_CHANGED,
+                f"Series {job.series_uid} was changed or deleted before its analysis ended; "
+                "what there is of it now is a new analysis.",
+            )
+        else:
+            self._jobs.fail(
+                job.id,
+                Failure.MODELS_CHANGED,
+                f"The models, their settings or the version of covid-ct changed before series {job.series_uid} was "
+                "analysed; its analysis with what is there now is another job.",
+            )
         try:
             if job.trigger in (Trigger.REST, Trigger.SENT_TO_AET):
                 self._intake.ask(job.series, job.trigger)
