@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 
 from covid_ct.server.database import DatabaseError
 from covid_ct.server.jobs import State
+from covid_ct.server.pacs import FINDINGS_ATTACHMENT
 from covid_ct.server.routes import PATHS, Routes
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital
@@ -106,6 +108,35 @@ def test_a_job_of_what_is_no_longer_so_does_not_begin_anew(routes: Routes, hospi
         hospital.orthanc.delete(instance)
     status, answer = ask(routes, "act_on_job", **retry)
     assert (status, "holds nothing" in answer["Message"]) == (404, True)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\xff", b"[1]", b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+def test_an_attachment_that_is_not_ours_counts_as_none(routes: Routes, hospital: Hospital, content: bytes) -> None:
+    job = ask(routes, "analyze", **post(hospital.series))[1]["ID"]
+    hospital.jobs.take(0)
+    hospital.jobs.succeed(job, {}, [])
+    hospital.orthanc.RestApiPut(f"/series/{hospital.series}/attachments/{FINDINGS_ATTACHMENT}", content)
+    status, answer = ask(routes, "show_series", groups=(hospital.series,))
+    assert (status, "has no findings" in answer["Message"]) == (404, True)
+    assert ask(routes, "analyze", **post(hospital.series))[0] == 200
+    assert hospital.jobs[job].state == State.PENDING, "the findings come back"
+
+
+def test_answers_are_written_on_a_stack_of_normal_size(routes: Routes, hospital: Hospital, monkeypatch) -> None:
+    threads: list[str] = []
+    dumps = json.dumps
+
+    def watched(*arguments: Any, **options: Any) -> str:
+        if "indent" in options:
+            threads.append(threading.current_thread().name)
+        return dumps(*arguments, **options)
+
+    monkeypatch.setattr("covid_ct.server.routes.json.dumps", watched)
+    deep = b'{"a":' + b"[" * 800 + b"]" * 800 + b"}"
+    hospital.orthanc.RestApiPut(f"/series/{hospital.series}/attachments/{FINDINGS_ATTACHMENT}", deep)
+    assert ask(routes, "show_series", groups=(hospital.series,))[0] in (200, 500)
+    assert ask(routes, "list_jobs") == (200, [])
+    assert [name.startswith("covid-desk") for name in threads] == [True, True]
 
 
 def test_a_full_disk_is_told(routes: Routes, hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -411,12 +411,15 @@ class Pacs:
             raise StoreError(f"Orthanc could not attach the findings to series {series}: {error}.") from error
 
     def findings(self, series: str) -> dict[str, Any] | None:
-        """The findings attached to a series, or none."""
+        """The findings attached to a series; none where the attachment is not of ours."""
         try:
             body = self._orthanc.RestApiGet(f"/series/{series}/attachments/{FINDINGS_ATTACHMENT}/data")
         except self._orthanc.OrthancException:
             return None
-        findings = json.loads(body)
+        try:
+            findings = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
         return findings if isinstance(findings, dict) else None
 
     def modalities(self) -> dict[str, Modality]:

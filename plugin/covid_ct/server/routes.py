@@ -217,6 +217,7 @@ class Routes:
         _set_headers(output, JSON_HEADERS)
         try:
             document = work()
+            text = self._at_desk(lambda: json.dumps(document, indent=1))
         except RequestError as error:
             self._send(output, error.status, str(error))
         except NotFoundError as error:
@@ -225,13 +226,16 @@ class Routes:
             self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "The plugin is too busy to answer; ask again later.")
         except DatabaseError as error:
             self._send(output, HTTPStatus.INSUFFICIENT_STORAGE, f"Jobs cannot be kept: {error}.")
+        except RecursionError:
+            # As of an attachment of somebody else's.
+            self._send(output, HTTPStatus.INTERNAL_SERVER_ERROR, "The answer is nested too deeply to be written.")
         except (RuntimeError, CancelledError):
             # The desk takes no more work once Orthanc stops.
             if not self._stopped.is_set():
                 raise
             self._send(output, HTTPStatus.SERVICE_UNAVAILABLE, "Orthanc is stopping.")
         else:
-            output.AnswerBuffer(json.dumps(document, indent=1), "application/json")
+            output.AnswerBuffer(text, "application/json")
 
     def _send(self, output: RestOutput, status: HTTPStatus, sentence: str) -> None:
         """Answer with an error as Orthanc's own REST API words it."""
