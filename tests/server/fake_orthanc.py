@@ -45,6 +45,8 @@ class FakeOrthanc:
         self.metrics: dict[str, float] = {}
         self.refuse_store = ""
         """An error to raise instead of storing."""
+        self.filtered_out = ""
+        """A modality that a script refuses."""
         self.sent: list[tuple[str, list[str]]] = []
         self.unreachable: set[str] = set()
 
@@ -92,6 +94,8 @@ class FakeOrthanc:
             if self.refuse_store:
                 raise FakeOrthancError(21, self.refuse_store)
             assert isinstance(body, bytes)
+            if pydicom.dcmread(io.BytesIO(body), stop_before_pixels=True).Modality == self.filtered_out:
+                return json.dumps({"Status": "FilteredOut"}).encode()
             return json.dumps(self.store(body)).encode()
         if uri == "/tools/lookup":
             found = {

@@ -112,6 +112,21 @@ def test_finished_results_are_stored_without_another_analysis(
     assert not outbox.of(job.id).exists()
 
 
+def test_results_that_a_script_refuses_are_told_at_once(worker: Worker, hospital: Hospital, outbox: Outbox) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    segmentation, report = (dcmread(io.BytesIO(content)) for content in results_of(2))
+    segmentation.Modality, report.Modality = "SEG", "DOC"
+    files = encode([segmentation, report])
+    outbox.put(job.id, archive_of({"1.dcm": files[0], "2.dcm": files[1], FINDINGS_FILE: b"{}"}))
+    hospital.orthanc.filtered_out = "DOC"
+    one_attempt(worker)
+    ended = hospital.jobs[job.id]
+    assert (ended.state, ended.reason, ended.refused) == (State.FAILURE, "FilteredOut", False)
+    assert "modality DOC" in ended.error
+    assert "let the results of covid-ct through" in ended.error
+    assert files[0] not in hospital.orthanc.instances.values(), "no part of the results is left alone"
+
+
 def results_of(number: int = 1, *, position: float = 0.0) -> list[bytes]:
     """DICOM files that say that they are results of ours, with the same UIDs wherever they lie."""
     made = make_series(number)

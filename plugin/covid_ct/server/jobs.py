@@ -36,6 +36,7 @@ class Failure(StrEnum):
     CANCELLED = "Cancelled"
     SERIES_CHANGED = "SeriesChanged"
     MODELS_CHANGED = "ModelsChanged"
+    FILTERED_OUT = "FilteredOut"
     MODEL_ERROR = "ModelError"
     INTERNAL_ERROR = "InternalError"
     CRASHED_REPEATEDLY = "CrashedRepeatedly"

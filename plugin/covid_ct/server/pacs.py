@@ -1,5 +1,6 @@
 """Orthanc as this package sees it: series read and results stored in-process, through its own API."""
 
+import io
 import json
 import re
 import socket
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 
 from covid_ct.errors import CovidCtError
 from covid_ct.identity import is_own_result
@@ -44,6 +46,10 @@ class SeriesChangingError(NotFoundError):
 
 class StoreError(CovidCtError):
     """Raised if Orthanc does not store a result."""
+
+
+class FilteredOutError(StoreError):
+    """Raised if a script or plugin of this Orthanc refuses a result."""
 
 
 @dataclass(frozen=True)
@@ -335,6 +341,8 @@ class Pacs:
         ------
         StoreError
             If Orthanc refuses it, such as on a full disk.
+        FilteredOutError
+            If its filter of received instances does.
         """
         answer = self._store(dicom)
         if answer["Status"] == "AlreadyStored" and not self._holds(answer["ID"], dicom):
@@ -348,6 +356,12 @@ class Pacs:
             answer = json.loads(self._orthanc.RestApiPost("/instances", dicom))
         except self._orthanc.OrthancException as error:
             raise StoreError(f"Orthanc could not store a result: {error}.") from error
+        if answer.get("Status") == "FilteredOut":
+            modality = dcmread(io.BytesIO(dicom), specific_tags=["Modality"], stop_before_pixels=True).Modality
+            raise FilteredOutError(
+                f"A script or plugin of this Orthanc (ReceivedInstanceFilter) refuses objects of modality {modality}; "
+                "have it let the results of covid-ct through, which are of the modalities SEG, SR, DOC and OT."
+            )
         if answer.get("Status") not in ("Success", "AlreadyStored"):
             raise StoreError(f"Orthanc did not store a result: {answer.get('Status')}.")
         return {key: str(value) for key, value in answer.items()}

@@ -22,7 +22,7 @@ from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Failure, Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.outbox import Outbox
-from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.pacs import FilteredOutError, NotFoundError, Pacs
 
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
@@ -119,6 +119,8 @@ class Worker(threading.Thread):
             self._jobs.fail(job.id, refusal.reason, str(refusal))
         except NotFoundError as error:
             self._not_found(job, error)
+        except FilteredOutError as error:
+            self._jobs.fail(job.id, Failure.FILTERED_OUT, f"Series {job.series_uid} was analysed in vain: {error}")
         except ModelError as error:
             self._jobs.fail(job.id, Failure.MODEL_ERROR, f"Series {job.series_uid}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever a job meets, Orthanc and the other jobs go on
@@ -245,8 +247,8 @@ class Worker(threading.Thread):
                 made = {result["ID"] for result in results}
                 self._pacs.delete_results([result["ID"] for result in job.results if result["ID"] not in made])
                 self._jobs.succeed(job.id, findings, results)
-        except NotFoundError:
-            # What was stored after the deletion of a study or patient brought it back.
+        except (NotFoundError, FilteredOutError):
+            # What was stored after the deletion of a study or patient brought it back; and part of the results is none.
             self._pacs.delete_results(new)
             raise
         self._outbox.empty(job.id)
