@@ -70,6 +70,23 @@ def test_calling_covidaet_starts_an_analysis(node: OrthancServer, small_files: l
     ), "the sender is known, but listens to nothing"
 
 
+def test_a_series_that_was_deleted_and_is_sent_again_is_analysed_again(
+    node: OrthancServer, small_files: list[Path]
+) -> None:
+    ended: list[str] = []
+    for _ in range(2):
+        store_scu(node, small_files, called="COVIDAET")
+        end = time.monotonic() + 30
+        while (job := wait_for_jobs(node, 1)[0])["CompletionTime"] in ended and time.monotonic() < end:
+            time.sleep(0.2)
+        assert job["State"] == "Success"
+        assert len(node.get("/series")) > 1, "the results are beside the series"
+        assert node.get(f"/covid/series/{job['Content']['Series']}")["Job"] == job["ID"]
+        ended.append(job["CompletionTime"])
+        (study,) = node.get("/studies")
+        node.request("DELETE", f"/studies/{study}")
+
+
 def test_calling_another_title_starts_none(node: OrthancServer, small_files: list[Path]) -> None:
     store_scu(node, small_files, called="ANYTHING")
     time.sleep(4)

@@ -183,15 +183,6 @@ def test_who_got_the_results_gets_those_of_what_came_anew(hospital: Hospital) ->
         intake.ask(hospital.series, Trigger.STABLE_SERIES)
 
 
-def test_what_is_wrong_with_a_series_that_came_anew_is_said(hospital: Hospital) -> None:
-    """The worker says it, which takes the job."""
-    rules = SeriesRules(min_slices=21)
-    refused = hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST)
-    hospital.orthanc.last_update = "20260101T000100"
-    assert hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST).id == refused.id
-    assert hospital.jobs[refused.id].state == State.PENDING
-
-
 def test_a_refusal_lasts_as_long_as_the_rule_behind_it(hospital: Hospital) -> None:
     rules = SeriesRules(min_slices=21)
     refused = hospital.configured(series_rules=rules).ask(hospital.series, Trigger.REST)

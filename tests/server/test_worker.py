@@ -297,6 +297,23 @@ def test_other_models_are_another_job(worker: Worker, hospital: Hospital) -> Non
     assert (after.state, after.series) == (State.PENDING, hospital.series)
 
 
+def test_what_is_wrong_with_a_series_that_came_anew_is_said(worker: Worker, hospital: Hospital) -> None:
+    """Though it was refused before it became a worker's."""
+    for instance in list(hospital.orthanc.instances):
+        hospital.orthanc.delete(instance)
+    images = make_series()
+    for image in images:
+        image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        hospital.orthanc.store(encode([image])[0])
+    refused = hospital.intake.ask(hospital.series, Trigger.REST)
+    hospital.orthanc.last_update = "20260101T000100"
+    assert hospital.intake.ask(hospital.series, Trigger.REST).state == State.PENDING
+    one_attempt(worker)
+    ended = hospital.jobs[refused.id]
+    assert (ended.reason, ended.error) == ("Localizer", refused.error)
+    assert hospital.intake.ask(hospital.series, Trigger.REST) == ended, "once for each time that it came"
+
+
 def test_what_the_storage_does_not_give_for_a_while_is_tried_again(worker: Worker, hospital: Hospital) -> None:
     job = hospital.intake.ask(hospital.series, Trigger.REST)
 

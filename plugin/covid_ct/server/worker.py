@@ -15,6 +15,7 @@ from covid_ct.errors import AnalysisCancelled, ModelError, SeriesRefused
 from covid_ct.parallel import waking_cores
 from covid_ct.results.objects import ResultBuilder, ResultObject, write_result
 from covid_ct.series.geometry import arrange
+from covid_ct.series.headers import check_series
 from covid_ct.series.reading import read_series
 from covid_ct.server.database import timestamp
 from covid_ct.server.intake import Intake
@@ -22,7 +23,7 @@ from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Failure, Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.outbox import Outbox
-from covid_ct.server.pacs import FilteredOutError, NotFoundError, Pacs
+from covid_ct.server.pacs import FilteredOutError, NotFoundError, Pacs, series_header
 
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
@@ -192,8 +193,9 @@ class Worker(threading.Thread):
             return self._jobs.is_cancelled(job.id)
 
         # What Orthanc's database says of the slices tells which of them the first network will want.
-        slices = self._pacs.slices(record, self._pacs.image_tags(record))
-        rules = self._intake.configuration.series_rules
+        rules, image = self._intake.configuration.series_rules, self._pacs.image_tags(record)
+        check_series(series_header(record, image), rules)
+        slices = self._pacs.slices(record, image)
         arrangement = arrange(record.uid, [one.header for one in slices], rules)
         slices = [slices[index] for index in arrangement.order]
         head_start = self._analyzer.head_start([one.uid for one in slices], arrangement.affine)
