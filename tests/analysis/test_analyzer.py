@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 import json
@@ -9,6 +10,7 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 from covid_ct.analysis.analyzer import Analyzer
+from covid_ct.analysis.findings import LesionKind, Side
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
 from covid_ct.phantom import Lesions, PhantomOptions, Position, make_phantom
 from covid_ct.series.volume import Volume
@@ -88,6 +90,34 @@ def test_lesions_lie_in_lungs(analyzer):
     assert not findings.lesions[findings.lungs == 0].any()
 
 
+@pytest.mark.parametrize("flip", [1, -1])
+def test_a_lesion_that_reaches_beyond_the_lungs_is_lung_and_the_rest_of_it_is_none(analyzer, flip):
+    """Ground glass that crosses the chest wall, of which the network takes what is denser for no lung."""
+    array = np.where(chest.hu() == 40, 200, chest.hu()).astype(np.int16)
+    # Of 45 columns 35 lie in the lung, 5 are as far away as lesions may reach, 5 further.
+    array[10:14, 50:70, 100:135] = -600
+    array[10:14, 50:70, 135:145] = -400
+    volume = chest.volume(array, flips=(flip, 1, 1))
+    findings = analyzer.analyze(volume)
+    lungs, lesions = volume.to_lps(findings.lungs), volume.to_lps(findings.lesions)
+    assert not lesions[lungs == 0].any()
+    assert (lungs[11, 55:65, 135:139] == Side.LEFT).all()
+    assert (lesions[11, 55:65, 135:139] == LesionKind.GROUND_GLASS).all()
+    assert not lungs[11, 55:65, 142:].any()
+
+
+def test_tissue_at_the_lungs_edge_that_a_coarse_network_takes_for_lung_is_none(folder, tmp_path):
+    """Of a cell of four columns three are lung."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    content = tiny_models.manifest("lungs", model_input={"size": [32, 40]})
+    tiny_models.write(tmp_path, content, tiny_models.lungs_by_density(40))
+    array = np.where(chest.hu() == 40, 150, chest.hu()).astype(np.int16)
+    array[4:36, 36:92, 70] = -850
+    lungs = Analyzer(tmp_path, threads=1).analyze(chest.volume(array)).lungs
+    assert (lungs[6:34, 44:84, 70] == Side.RIGHT).all()
+    assert not lungs[6:34, 44:84, 71].any()
+
+
 def test_no_lungs_are_refused_with_the_series(analyzer):
     empty = np.where(chest.hu() < -500, 40, chest.hu()).astype(np.int16)
     with pytest.raises(SeriesRefused, match=r"1\.2\.3\.4") as caught:
@@ -103,8 +133,9 @@ def test_one_lung_is_analysed_with_a_warning(analyzer):
     assert "left lung" in findings.warnings[-1]
 
 
-def test_lungs_cut_off_are_told(analyzer):
-    findings = analyzer.analyze(chest.volume(chest.hu()[8:]))
+@pytest.mark.parametrize("flip", [1, -1])
+def test_lungs_cut_off_are_told(analyzer, flip):
+    findings = analyzer.analyze(chest.volume(chest.hu()[8:], flips=(flip, 1, 1)))
     assert "lowest slice" in findings.warnings[-1]
     assert "highest" not in findings.warnings[-1]
 
@@ -147,6 +178,20 @@ def test_the_maps_are_final_when_they_are_shown(analyzer):
     np.testing.assert_array_equal(lungs, findings.lungs)
     np.testing.assert_array_equal(lesions, findings.lesions)
     assert lesions.any()
+
+
+def test_the_models_named_are_those_that_ran(folder):
+    """An engine may get ready in the middle of an analysis."""
+    analyzer = Analyzer(folder, threads=1)
+
+    def engine_is_ready(_maps):
+        faster = copy.copy(analyzer._slots["lungs"].model)
+        faster.provider = "TensorrtExecutionProvider"
+        analyzer._slots["lungs"]._model = faster
+
+    findings = analyzer.analyze(chest.volume(), segmented=engine_is_ready)
+    assert {model.provider for model in findings.models} == {"CPUExecutionProvider"}
+    assert analyzer.identities[0].provider == "TensorrtExecutionProvider"
 
 
 def test_whoever_is_shown_the_maps_and_fails_ends_the_analysis(analyzer):

@@ -75,6 +75,7 @@ def test_vessels_are_filled_in_and_the_mediastinum_is_not(two):
         left[15:18, rows, 45:50] = 250
     found = find_lungs(prediction(right, left), SCAN, "1.2")
     assert (found.labels[10:20, 30:34, 20:24] == Side.RIGHT).all()
+    assert (found.probabilities[10:20, 30:34, 20:24] > 127).all()
     assert not found.labels[15:18, 18:42, 40:50].any()
 
 
@@ -94,6 +95,18 @@ def test_the_trachea_is_no_lung(two):
     found = find_lungs(prediction(right, left), Scan(hu, SCAN.spacing), "1.2")
     assert not found.labels[22:38, disc].any()
     assert (found.labels[RIGHT] == Side.RIGHT).all()
+
+
+def test_an_airway_that_lung_surrounds_is_no_hole_to_be_filled(two):
+    right, left = two
+    hu = np.where(np.maximum(right, left) > 0, -850, 40).astype(np.int16)
+    disc = trachea(hu, slice(22, 40))
+    right[22:35, 22:36, 40:50] = 250
+    hu[22:35, 22:36, 40:50] = -850
+    hu[22:40, disc] = -1000
+    found = find_lungs(prediction(right, left), Scan(hu, SCAN.spacing), "1.2")
+    assert not found.labels[24:34, disc].any()
+    assert found.labels[24:34, 23, 45].all()
 
 
 def test_emphysema_is_no_trachea(two):
@@ -132,6 +145,17 @@ def test_too_little_is_no_lungs(size):
     right = blank()
     right[10 : 10 + size, 10 : 10 + size, 10 : 10 + size] = 255
     with pytest.raises(SeriesRefused, match=r"series 1\.2") as caught:
+        find_lungs(prediction(right, blank()), SCAN, "1.2")
+    assert caught.value.reason is Reason.NO_LUNGS
+
+
+def test_specks_together_are_no_lungs():
+    """As gas in the bowel: none of it is a lung, though all of it would be one."""
+    right = blank()
+    right[::2, ::2, ::2] = 255
+    right[10:15, 10:15, 10:15] = 255
+    assert np.count_nonzero(right) * 0.045 > 300
+    with pytest.raises(SeriesRefused) as caught:
         find_lungs(prediction(right, blank()), SCAN, "1.2")
     assert caught.value.reason is Reason.NO_LUNGS
 

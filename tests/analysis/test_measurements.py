@@ -38,6 +38,30 @@ def test_every_number(maps, flips):
     assert (thirds["left"].middle, thirds["left"].lower) == (0, 0)
 
 
+def test_thirds_are_those_of_each_lungs_own_height(maps):
+    """As where one diaphragm stands higher than the other."""
+    lungs, lesions = maps
+    lungs[:20][lungs[:20] == Side.LEFT] = 0
+    lesions[:] = 0
+    # 16 slices of the left lung, 20 to 35: thirds end at 25.33 and 30.67.
+    lesions[26:30, 76:86, 104:114] = LesionKind.CONSOLIDATION
+    left = measure(chest.volume(), lungs, lesions).lesion_to_lung_ratio_of_thirds["left"]
+    assert (left.upper, left.lower) == (0, 0)
+    assert left.middle > 0
+
+
+def test_specks_are_measured_but_are_no_lesions_of_their_own(maps):
+    """What lies corner to corner is one lesion."""
+    lungs, lesions = maps
+    lesions[:] = 0
+    lesions[6, 60:62, 30:34] = LesionKind.GROUND_GLASS  # 8 voxels of 0.02 ml
+    lesions[7, 62:64, 34:38] = LesionKind.GROUND_GLASS  # touches it at a corner
+    lesions[20, 60:62, 30:32] = LesionKind.GROUND_GLASS  # 0.08 ml
+    values = measure(chest.volume(), lungs, lesions)
+    assert [lesion.volume_ml for lesion in values.lesions] == pytest.approx([0.32])
+    assert values.lesion_volume_ml.right == pytest.approx(0.4)
+
+
 def test_single_lesions_have_side_slice_and_centre(maps):
     lungs, lesions = maps
     lesions[11, 60:70, 30:44] = LesionKind.CONSOLIDATION  # makes slice 11 the largest of the first lesion

@@ -155,3 +155,6 @@ def test_a_volume_is_classified_at_once(tmp_path, lungs):
     hu = np.full(SHAPE, -750, np.int16)
     value = classify(tmp_path, content, tiny_models.covid_by_mean(3), hu, lungs, np.zeros(SHAPE, np.uint8))
     assert value == pytest.approx(1 / (1 + math.exp(-0.5)), rel=1e-4)
+    content["output"]["calibration"] = {"slope": 2.0, "intercept": 1.0}
+    value = classify(tmp_path, content, tiny_models.covid_by_mean(3), hu, lungs, np.zeros(SHAPE, np.uint8))
+    assert value == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-4)

@@ -41,6 +41,31 @@ def test_a_label_stops_halfway_to_another() -> None:
     assert [int(target[index].max()) for index in range(1, 5)] == [2, 2, 1, 1]
 
 
+def test_between_slices_the_nearer_one_counts_more() -> None:
+    """Of 250 beside 100, both thirds in between are above one half; of 178 beside 0, none."""
+    unequal = cube(0, 2, 2)
+    unequal.probabilities[1][unequal.labels[1] > 0] = 100
+    unequal.labels[1] = 0
+    target = np.zeros((8, 32, 40), np.uint8)
+    paint(target, unequal)
+    assert [int(target[index].max()) for index in range(1, 5)] == [2, 2, 2, 0]
+    unequal.probabilities[0][unequal.labels[0] > 0] = 178
+    unequal.probabilities[1] = 0
+    target[:] = 0
+    paint(target, unequal)
+    assert [int(target[index].max()) for index in range(1, 5)] == [2, 0, 0, 0]
+
+
+def test_sides_meet_where_the_grid_says_so() -> None:
+    both = cube(0, 2, 2)
+    both.labels[:, :, 3:6][both.labels[:, :, 3:6] > 0] = 1
+    target = np.zeros((8, 32, 40), np.uint8)
+    paint(target, both)
+    # Six cells of three columns each: the border lies in their middle.
+    assert set(target[2, 16, 2 + 10 : 2 + 18]) == {1}
+    assert set(target[2, 16, 2 + 18 : 2 + 26]) == {2}
+
+
 def test_nothing_is_painted_where_there_is_nothing() -> None:
     target = np.zeros((20, 32, 40), np.uint8)
     paint(target, cube(0, 0, 6))

@@ -109,10 +109,20 @@ def test_the_numbers_are_the_findings(upright: Case) -> None:
     assert comments == [RESEARCH_USE_ONLY, *upright.findings.warnings]
 
 
+def test_what_was_found_is_coded_as_snomed_has_it(upright: Case) -> None:
+    """pydicom's dictionary of codes is older than the disease: 840539006 |Disease caused by SARS-CoV-2|."""
+    groups = groups_of(upright.results[NAME])
+    for name, code in {"COVID-19": "840539006", "Lungs": "39607008", "Ground glass": "112120"}.items():
+        assert child(groups[name], "121071").ConceptCodeSequence[0].CodeValue == code
+
+
 def test_every_group_names_its_model(upright: Case) -> None:
     models = {model.name: model for model in upright.findings.models}
-    for group in groups_of(upright.results[NAME]).values():
+    lungs, _, covid = upright.findings.models
+    expected = {"COVID-19": covid, "Lungs": lungs, "Right lung": lungs, "Left lung": lungs}
+    for name, group in groups_of(upright.results[NAME]).items():
         model = models[child(group, "111001").TextValue]
+        assert model == expected.get(name, upright.findings.models[1])
         assert child(group, "111003").TextValue == model.version
         assert child(group, "111002").TextValue == f"sha256={model.sha256}"
 

@@ -73,6 +73,21 @@ def test_no_folder_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(make_case(Geometry()).results) > 4
 
 
+def test_what_tells_patients_apart_and_dates_the_study_goes_along(upright: Case) -> None:
+    """Two hospitals may have given the same PatientID."""
+    told = {
+        "IssuerOfPatientID": "HOSPITAL", "PatientAge": "039Y", "PatientSize": "1.8", "PatientWeight": "80",
+        "StudyDescription": "Thorax", "TimezoneOffsetFromUTC": "+0100", "AccessionNumber": "A1", "StudyID": "S1",
+        "ReferringPhysicianName": "Roe^R", "PatientBirthDate": "19800101", "PatientSex": "F",
+    }  # fmt: skip
+    case = without(upright)
+    for header in case.volume.headers:
+        for keyword, value in told.items():
+            setattr(header, keyword, value)
+    for dataset in case.results.values():
+        assert {keyword: str(dataset[keyword].value) for keyword in told} == told
+
+
 def test_settings_change_every_uid(upright: Case) -> None:
     for other in build_results(upright.volume, upright.findings, {"Precision": "fp16"}):
         assert other.dataset.SOPInstanceUID != upright.results[other.name].SOPInstanceUID

@@ -18,6 +18,7 @@ from covid_ct.analysis.findings import LesionKind
 from covid_ct.results.fonts import ReportFonts
 from covid_ct.results.pictures import StandardView
 from covid_ct.results.report import report_pdf
+from covid_ct.results.wording import milliliters
 
 from .conftest import Case, Geometry, make_case
 
@@ -65,16 +66,17 @@ def test_qpdf_finds_nothing_and_there_is_one_page(case: Case, tmp_path: Path) ->
 def test_the_text_holds_the_findings(upright: Case) -> None:
     text = text_of(report_pdf(upright.volume, upright.findings))
     measured = upright.findings.measurements
-    ratios = measured.lesion_to_lung_ratio
+    ratios, consolidation = measured.lesion_to_lung_ratio, measured.consolidation_to_lung_ratio
     for expected in (
         "Doe, Jane",
         "4711",
+        "Both lungs Right Left Lesions Right Left",
         "2020-04-01",
         f"Lesions {ratios.total * 100:.1f} % of lung",
         f"{ratios.right * 100:.1f} % of the right lung, {ratios.left * 100:.1f} % of the left",
         f"Lung volume {measured.lung_volume_ml.total:.0f} ml {measured.lung_volume_ml.right:.0f} ml",
         f"Ground glass {measured.ground_glass_volume_ml.total:.1f} ml",
-        f"Consolidation {measured.consolidation_volume_ml.total:.1f} ml",
+        f"Consolidation {measured.consolidation_volume_ml.total:.1f} ml {consolidation.total * 100:.1f} %",
         "COVID-19 probability 0.81",
         "by covid network 1.0",
         "Upper third 1.0 % 0.0 %",
@@ -89,6 +91,17 @@ def test_the_text_holds_the_findings(upright: Case) -> None:
         assert expected in text
     assert "CO-RADS" not in text
     assert "CT-SS" not in text
+
+
+def test_lesions_are_named_by_the_images_that_viewers_number(upright: Case) -> None:
+    """Which need not count from one, nor from below."""
+    headers = deepcopy(upright.volume.headers)
+    for index, header in enumerate(headers):
+        header.InstanceNumber = 300 - 2 * index
+    text = text_of(report_pdf(replace(upright.volume, headers=headers), upright.findings))
+    for lesion in upright.findings.measurements.lesions:
+        place = f"{lesion.side} lung, largest on image {300 - 2 * lesion.slice_index}"
+        assert f"{milliliters(lesion.volume_ml)}, {place}" in text
 
 
 def test_no_lesion_is_said_first() -> None:
@@ -216,6 +229,14 @@ def test_four_pictures_are_on_the_page_and_one_is_coronal(case: Case, tmp_path: 
     listed = subprocess.run(["pdfimages", "-list", path], check=True, capture_output=True, text=True).stdout
     assert sum(line.split()[2] == "image" for line in listed.splitlines()[2:]) == 4
     assert "Coronal, where the area of lesion is largest" in text_of(path.read_bytes())
+
+
+def test_right_is_marked_on_the_left_of_every_picture(upright: Case) -> None:
+    pdf = report_pdf(upright.volume, upright.findings)
+    boxes = subprocess.run(["pdftotext", "-bbox", "-", "-"], input=pdf, capture_output=True, check=True).stdout.decode()
+    marks = re.findall(r'xMin="([\d.]+)" yMin="([\d.]+)"[^>]*>([RL])</word>', boxes)
+    by_height = sorted(marks, key=lambda mark: (float(mark[1]), float(mark[0])))
+    assert [name for *_, name in by_height] == ["R", "L"] * 4
 
 
 def test_the_coronal_plane_is_seen_from_the_front_head_up(case: Case) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from covid_ct.errors import ModelError
 from covid_ct.server.application import Application
 from covid_ct.server.database import SqliteDatabase
 from covid_ct.server.job_store import JobStore
@@ -147,6 +148,21 @@ def test_a_postgresql_that_refuses_is_told_and_asked_again(
         postgresql.start()
     assert ask(application.routes, "analyze", **post(series_of(orthanc)))[0] == 200
     assert ended_job(application)["Content"]["Reason"] == "NoLungs"
+
+
+def test_how_the_models_are_to_run_reaches_them(
+    orthanc: FakeOrthanc, monkeypatch: pytest.MonkeyPatch, models: Path, tmp_path: Path
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def slot(*_: object, **settings: Any) -> None:
+        asked.append(settings)
+        raise ModelError("enough")
+
+    monkeypatch.setattr("covid_ct.analysis.analyzer.ModelSlot", slot)
+    orthanc.configuration["CovidCt"] |= {"Gpu": 1, "ModelTimeout": 7}
+    Application(orthanc).routes.stop()  # type: ignore[arg-type]
+    assert asked == [{"gpu": 1, "run_limit_s": 7, "engine_cache": tmp_path / "covid-ct" / "engines"}]
 
 
 def test_whatever_goes_wrong_at_the_start_leaves_orthanc_alone(

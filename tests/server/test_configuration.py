@@ -38,11 +38,15 @@ def test_what_is_commented_out_needs_no_more_than_its_slashes_removed(tmp_path: 
 
 def test_all_keys() -> None:
     section = {
-        "Automatic": False, "AETitles": ["SIXTEEN LETTERS."],
-        "Destinations": ["pacs"], "SeriesRules": {"MinSlices": 30}, "Workers": 2,
-        "Threads": 4, "Providers": ["CUDA", "CPU"], "ModelTimeout": 5, "ModelsFolder": "/m", "StateFolder": "/s",
+        "Automatic": False, "AETitles": ["SIXTEEN LETTERS."], "Destinations": ["pacs"],
+        "SeriesRules": {"MinSlices": 30}, "Workers": 2,
+        "Threads": 4, "Providers": ["CUDA", "CPU"], "Gpu": 1, "ModelTimeout": 5, "ModelsFolder": "/m",
+        "StateFolder": "/s",
     }  # fmt: skip
-    read = read_configuration({"CovidCt": section, "StorageDirectory": "/x"}, None)
+    assert set(section) == KEYS
+    read = read_configuration({"CovidCt": section, "StorageDirectory": "/x", "StableAge": 7}, None)
+    assert (read.automatic, read.aet_titles, read.destinations) == (False, ("SIXTEEN LETTERS.",), ("pacs",))
+    assert (read.gpu, read.stable_age) == (1, 7)
     assert (read.workers, read.threads, read.model_timeout, read.series_rules.min_slices) == (2, 4, 5, 30)
     assert read.providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
     assert (read.models_folder, read.state_folder) == (Path("/m"), Path("/s"))

@@ -106,6 +106,23 @@ def test_a_transfer_that_orthanc_forgot_is_repeated(
     assert "forgot" in hospital.deliveries.of_job("j1")[0].error
 
 
+def test_a_transfer_that_fails_on_its_way_is_told_and_sent_again_in_time(hospital: Hospital, courier: Courier) -> None:
+    hospital.orthanc.modalities = {"pacs": {"AET": "PACS", "Host": "192.0.2.1"}}
+    succeed(hospital, "a")
+    for attempt in (1, 2):
+        courier.send_due()
+        hospital.orthanc.jobs[f"sending-{attempt}"] = {"State": "Failure", "ErrorDescription": "Out of resources"}
+        for _ in range(3):
+            courier.send_due()
+            (delivery,) = hospital.deliveries.of_job("j1")
+            assert (delivery.state, delivery.attempts) == (DeliveryState.RETRY, attempt)
+        assert "Out of resources" in delivery.error
+        hospital.database.change("UPDATE deliveries SET not_before = ''")
+    courier.send_due()
+    courier.send_due()
+    assert hospital.deliveries.of_job("j1")[0].state == DeliveryState.SUCCESS
+
+
 def test_a_transfer_that_does_not_end_keeps_no_other(hospital: Hospital, courier: Courier) -> None:
     for name in ("pacs", "other"):
         hospital.orthanc.modalities[name] = {"AET": name.upper(), "Host": "192.0.2.1"}

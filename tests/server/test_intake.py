@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,14 @@ def test_a_grown_series_is_other_work(hospital: Hospital) -> None:
     hospital.orthanc.store(encode(make_series(21))[-1])
     assert not hospital.intake.is_current(first)
     assert hospital.intake.ask(hospital.series, Trigger.REST).id != first.id
+
+
+def test_other_models_are_other_work(hospital: Hospital) -> None:
+    """The models, or this version, were exchanged since."""
+    first = hospital.intake.ask(hospital.series, Trigger.REST)
+    exchanged = replace(hospital.intake, fingerprint="other models")
+    assert not exchanged.is_current(first)
+    assert exchanged.ask(hospital.series, Trigger.REST).id != first.id
 
 
 def test_an_asked_for_series_is_refused_with_a_job_and_an_unasked_one_without(hospital: Hospital) -> None:
@@ -85,6 +94,8 @@ def test_a_sender_is_known_by_title_and_address(hospital: Hospital) -> None:
     assert hospital.pacs.sender(instance) is None
     hospital.orthanc.modalities |= {"mistyped": {"AET": "CT1", "Host": "192.0..2.1"}}
     assert hospital.pacs.sender(instance) is None
+    hospital.orthanc.modalities = {"beside it": {"AET": "CT2", "Host": "192.0.2.1"}}
+    assert hospital.pacs.sender(instance) is None, "another program on the same machine"
 
 
 def test_our_own_results_ask_for_nothing_even_by_aet(hospital: Hospital) -> None:

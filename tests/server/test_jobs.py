@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from covid_ct.server.database import Database
-from covid_ct.server.job_store import MAX_ATTEMPTS, JobStore
+from covid_ct.server.job_store import MAX_ATTEMPTS, MAX_CRASHES, JobStore
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.requests import JobsRequest
 
@@ -39,8 +39,8 @@ def test_jobs_are_chosen_by_series_and_state_the_newest_first(jobs: JobStore) ->
 
 
 def test_the_oldest_is_taken_first_and_once(jobs: JobStore) -> None:
-    jobs.add(replace(JOB, id="b", created="20260101T000001.000000"))
     jobs.add(replace(JOB, id="a", created="20260101T000002.000000"))
+    jobs.add(replace(JOB, id="b", created="20260101T000001.000000"))
     taken = [jobs.take(0), jobs.take(0), jobs.take(0)]
     assert [job and job.id for job in taken] == ["b", "a", None]
     assert taken[0] is not None
@@ -134,6 +134,26 @@ def test_a_failing_job_is_tried_again_later_and_then_given_up(jobs: JobStore, mo
     assert (jobs["j1"].state, jobs["j1"].error) == (State.FAILURE, "The disk is full.")
 
 
+def test_a_job_that_was_given_up_begins_as_if_it_had_just_been_asked_for(jobs: JobStore) -> None:
+    jobs.add(replace(JOB, state=State.FAILURE, attempts=MAX_ATTEMPTS, crashes=MAX_CRASHES, reason="InternalError"))
+    again = jobs.requeue("j1")
+    assert (again.state, again.attempts, again.crashes, again.reason) == (State.PENDING, 0, 0, "")
+
+
+def test_a_job_that_has_succeeded_cannot_be_cancelled(jobs: JobStore) -> None:
+    jobs.add(JOB)
+    jobs.take(0)
+    jobs.succeed("j1", {"covid_probability": 0.5}, [])
+    assert jobs.cancel("j1").state == State.SUCCESS
+
+
+def test_the_last_failures_are_told(jobs: JobStore) -> None:
+    for number in (2, 1, 3):
+        completed = f"20260101T00000{number}.000000"
+        jobs.add(replace(JOB, id=f"j{number}", state=State.FAILURE, completed=completed))
+    assert [job.id for job in jobs.failures(2)] == ["j3", "j2"]
+
+
 def test_stopping_puts_a_job_back_as_if_it_had_not_begun(jobs: JobStore) -> None:
     jobs.add(JOB)
     job = jobs.take(0)
@@ -150,6 +170,24 @@ def test_cancel(jobs: JobStore) -> None:
     assert not jobs.is_cancelled("j1")
     assert jobs.cancel("j1").state == State.RUNNING
     assert jobs.is_cancelled("j1")
+
+
+@pytest.mark.parametrize("what", ["fails", "stops"])
+def test_a_job_that_was_cancelled_and_is_wanted_again_is_as_any_other(jobs: JobStore, what: str) -> None:
+    jobs.add(JOB)
+    jobs.take(0)
+    jobs.cancel("j1")
+    jobs.fail("j1", "Cancelled", "The analysis was cancelled.")
+    jobs.requeue("j1")
+    job = jobs.take(0)
+    assert job is not None
+    assert not jobs.is_cancelled("j1")
+    if what == "fails":
+        jobs.retry_later(job, "InternalError", "The disk is full.")
+        assert (jobs["j1"].state, jobs["j1"].error) == (State.RETRY, "The disk is full.")
+    else:
+        jobs.put_back(job)
+        assert jobs["j1"].state == State.PENDING
 
 
 @pytest.mark.parametrize("what", ["fails", "stops", "dies"])

@@ -1,5 +1,6 @@
 import errno
 import io
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pydicom import dcmread
 
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
+from covid_ct.series.headers import SeriesRules
 from covid_ct.series.volume import Volume
 from covid_ct.server.jobs import Job, State, Trigger
 from covid_ct.server.metrics import Metrics
@@ -430,6 +432,105 @@ def test_the_analysis_begins_while_the_series_is_read(worker: Worker, hospital: 
     assert hospital.jobs[job.id].error.endswith("enough")
     assert awake == [True], "for Orthanc to wait for a core as little as can be"
     assert not waking()
+
+
+class Asking:
+    """An analyzer that does nothing but to ask whether to go on, once somebody has had his say."""
+
+    identities = ()
+    fingerprint = ""
+
+    def __init__(self, say: Callable[[], object]) -> None:
+        self._say = say
+
+    def head_start(self, _uids: list[str], _affine: Any) -> Any:
+        return self
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def offer(self, _image: Volume) -> None:
+        pass
+
+    def analyze(self, _volume: Volume, _progress: object, cancelled: Callable[[], bool], *_: object) -> None:
+        self._say()
+        if cancelled():
+            raise AnalysisCancelled
+        raise ModelError("it was not asked to end")
+
+
+@pytest.mark.parametrize("who", ["a user", "Orthanc"])
+def test_an_analysis_ends_when_it_is_cancelled_or_orthanc_stops(
+    worker: Worker, hospital: Hospital, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+
+    def say() -> None:
+        if who == "a user":
+            hospital.jobs.cancel(job.id)
+        else:
+            worker.stop()
+
+    worker._analyzer = Asking(say)  # type: ignore[assignment]
+    finish = worker._jobs.fail
+    monkeypatch.setattr(worker._jobs, "fail", lambda *values: finish(*values) or worker.stop())
+    work(worker)
+    ended = hospital.jobs[job.id]
+    if who == "a user":
+        assert (ended.state, ended.reason) == (State.FAILURE, "Cancelled")
+    else:
+        assert (ended.state, ended.attempts) == (State.PENDING, 0), "it goes on after the next start"
+
+
+def test_the_configured_rules_are_those_that_a_series_is_read_by(
+    worker: Worker, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for instance in list(hospital.orthanc.instances)[8:]:
+        hospital.orthanc.delete(instance)
+    worker._intake = hospital.configured(series_rules=SeriesRules(min_slices=8, min_length_mm=30.0))
+    job = worker._intake.ask(hospital.series, Trigger.REST)
+    read: list[int] = []
+    worker._analyzer = Asking(lambda: read.append(1))  # type: ignore[assignment]
+    finish = worker._jobs.fail
+    monkeypatch.setattr(worker._jobs, "fail", lambda *values: finish(*values) or worker.stop())
+    work(worker)
+    assert (read, hospital.jobs[job.id].reason) == ([1], "ModelError")
+
+
+def test_results_that_orthanc_does_not_store_are_missed(
+    worker: Worker, hospital: Hospital, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers all the same, with an identifier of what it does not hold."""
+    job = hospital.intake.ask(hospital.series, Trigger.REST)
+    outbox.put(job.id, archive_of({"report.pdf.dcm": results_of()[0], FINDINGS_FILE: b"{}"}))
+    answer = {"ID": "i", "Path": "/instances/i", "ParentSeries": "s", "Status": "Failure"}
+    monkeypatch.setattr(hospital.orthanc, "RestApiPost", lambda _uri, _body: json.dumps(answer).encode())
+
+    def store(job: Job) -> None:
+        worker.stop()
+        Worker._store(worker, job)
+
+    worker._store = store  # type: ignore[method-assign]
+    work(worker)
+    assert hospital.jobs[job.id].state == State.RETRY
+    assert "did not store a result: Failure" in hospital.jobs[job.id].error
+
+
+def test_results_are_others_where_the_models_are(
+    worker: Worker, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest changes them too; Orthanc would leave those of before under the same UIDs."""
+    made: list[object] = []
+    monkeypatch.setattr("covid_ct.server.worker.ResultBuilder", lambda *values: made.extend(values[1:]))
+    analyzer = Asking(worker.stop)
+    analyzer.fingerprint = "these manifests"
+    worker._analyzer = analyzer  # type: ignore[assignment]
+    hospital.intake.ask(hospital.series, Trigger.REST)
+    work(worker)
+    assert made == [(), {"models": "these manifests"}]
 
 
 def test_work_stands_back_behind_orthanc(worker: Worker, hospital: Hospital) -> None:

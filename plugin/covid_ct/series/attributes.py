@@ -57,11 +57,12 @@ def _value(header: Dataset, keyword: str) -> Any:
         return header.get(keyword)
     if len(element.value) > LONGEST:
         raise ValueError(f"{keyword} is too long")
-    # Of whom images are is not remembered beyond them.
-    if not of_itself or tag.group == PATIENT:
+    if not of_itself:
         return header.get(keyword)
+    # Of whom images are is not remembered beyond them.
+    decode = _decoded.__wrapped__ if tag.group == PATIENT else _decoded
     encoding = header.original_character_set
-    return _decoded(
+    return decode(
         element.tag,
         element.VR,
         element.value,
