@@ -38,11 +38,11 @@ ROUNDING = 1e-3
 AGREEMENT = 0.2
 """A GPU whose probabilities for a drawn chest differ from the CPU's by more than this anywhere is not used.
 
-Our networks do not where they are calculated as floats, as CUDA does. Of earlier ones, in 8 bits whose steps floats do not
-hold exactly, that for lungs differed by 0.02 then, by 0.03 to 0.07 where all its weights were 0.3 % off as well, and by
-0.35 where its bytes were taken for signed ones, which is all that TensorRT knows. That for COVID-19 differed by 0.01 as
-floats and by up to 0.02 with such weights; that for lesions, which finds none here, by less than 0.01 in all of these, so
-that no more than gross errors show in it. All of it was simulated on a CPU.
+Our networks do not where they are calculated as floats, as CUDA does. Of earlier ones, in 8 bits whose steps floats
+do not hold exactly, that for lungs differed by 0.02 then, by 0.03 to 0.07 where all its weights were 0.3 % off as
+well, and by 0.35 where its bytes were taken for signed ones, which is all that TensorRT knows. That for COVID-19
+differed by 0.01 as floats and by up to 0.02 with such weights; that for lesions, which finds none here, by less than
+0.01 in all of these, so that no more than gross errors show in it. All of it was simulated on a CPU.
 """
 
 OVERFLOW = 1.0
