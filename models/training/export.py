@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from models.training.member import LOGITS, keep_output, member_name, sign
 from models.training.networks import Committee
 
-SHARE_IN_RANGE = 0.9998
-"""Share of a map's values that 8 bits have to hold; what lies beyond is cut off."""
+PERCENTILE = 99.98
+"""8 bits hold a map's values up to this percentile, and down to its counterpart at the lower end; what lies beyond is
+cut off."""
 
 LICENCE = "Trained on research data for non-commercial research; the weights are for non-commercial research only."
 
@@ -125,7 +126,7 @@ def _map_steps(path: Path, images: NDArray[np.float32], augmented: Path) -> dict
         path,
         augmented_model_path=str(augmented),
         calibrate_method=CalibrationMethod.Percentile,
-        extra_options={"symmetric": False, "percentile": 100 * SHARE_IN_RANGE},
+        extra_options={"symmetric": False, "percentile": PERCENTILE},
     )
     # It keeps all maps of what it is given at once.
     for start in range(0, len(images), 8):
