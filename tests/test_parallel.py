@@ -19,6 +19,20 @@ def test_results_come_in_order_from_several_threads():
     assert list(in_parallel(work, range(8), 2)) == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
+def test_work_on_arrays_gets_a_thread_on_each_core_but_few_on_a_large_machine(monkeypatch: pytest.MonkeyPatch):
+    def threads_on(count: int) -> int:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(count)))
+        begun = threading.Barrier(min(count, 4), timeout=10)
+
+        def work(_: int) -> int:
+            begun.wait()  # passes only if so many items are under way together
+            return threading.get_ident()
+
+        return len(set(in_parallel(work, range(2 * min(count, 4)))))
+
+    assert [threads_on(count) for count in (1, 2, 16)] == [1, 2, 4]
+
+
 def test_the_threads_compute_when_nobody_else_does_and_the_caller_goes_on_as_before():
     before = os.sched_getscheduler(0)
     assert set(in_parallel(lambda _: os.sched_getscheduler(0), range(4), 2)) == {os.SCHED_IDLE}
@@ -47,7 +61,7 @@ def test_a_thread_wakes_up_on_every_core_as_long_as_others_compute():
 
 
 def test_many_cores_are_left_alone(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(17)))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)))
     with waking_cores():
         assert not waking()
 

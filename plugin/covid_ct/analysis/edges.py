@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from covid_ct.inference.grid import Grid
 from covid_ct.inference.preprocessing import mask_box
-from covid_ct.parallel import SLICES_AT_ONCE, cores, in_parallel
+from covid_ct.parallel import SLICES_AT_ONCE, in_parallel
 
 TISSUE_HU = -300
 """Voxels above this at the lungs' edge are more chest wall, diaphragm or mediastinum than lung.
@@ -44,7 +44,7 @@ def join_edges(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], grid: Grid,
             lesions[index][rows[sides == 0], columns[sides == 0]] = 0
 
     # No lesion was painted beyond the grid, neither beside it nor above or below.
-    for _ in in_parallel(work, range(grid.slices[0], grid.slices[-1] + 1, SLICES_AT_ONCE), cores()):
+    for _ in in_parallel(work, range(grid.slices[0], grid.slices[-1] + 1, SLICES_AT_ONCE)):
         pass
 
 
@@ -77,5 +77,5 @@ def trim_edge(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8], hu: NDArray[
             inside &= to_stay | surrounded
         lungs[box] *= inside
 
-    for _ in in_parallel(work, range(0, len(lungs), SLICES_AT_ONCE), cores()):
+    for _ in in_parallel(work, range(0, len(lungs), SLICES_AT_ONCE)):
         pass

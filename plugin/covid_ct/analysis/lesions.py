@@ -11,7 +11,7 @@ from covid_ct.analysis.upsampling import GridMap
 from covid_ct.inference.preprocessing import mask_box, resize
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
-from covid_ct.parallel import cores, in_parallel
+from covid_ct.parallel import in_parallel
 
 MIN_LESION_ML = 0.1
 """Connected lesions smaller than this (a ball of 6 mm) are left out: vessels cut across look no different."""
@@ -107,7 +107,7 @@ def in_lungs(
             near = _around(beyond, cell_mm)
             kept[index][near] |= beyond[near] & (ndimage.maximum_filter(lungs[index][near], _window(cell_mm)) > 0)
 
-    for _ in in_parallel(work, range(*box.slices), cores()):
+    for _ in in_parallel(work, range(*box.slices)):
         pass
     small = _sizes_within(parts, kept[box.index], count) < min_cells
     kept[box.index] &= ~small[parts]
@@ -142,7 +142,7 @@ def grow(lungs: NDArray[np.uint8], lesions: NDArray[np.bool_], cell_mm: tuple[fl
         )
         own[beyond] = np.where(left > right, np.uint8(Side.LEFT), np.uint8(Side.RIGHT))[beyond]
 
-    for _ in in_parallel(work, np.flatnonzero(all_beyond.any(axis=(1, 2))).tolist(), cores()):
+    for _ in in_parallel(work, np.flatnonzero(all_beyond.any(axis=(1, 2))).tolist()):
         pass
 
 
@@ -177,6 +177,6 @@ def _dense(prediction: Prediction, scan: Scan, kept: NDArray[np.bool_]) -> NDArr
     def work(index: int) -> None:
         dense[index] = resize(scan.hu[prediction.grid.place(index)], size) > CONSOLIDATION_HU
 
-    for _ in in_parallel(work, np.flatnonzero(kept.any(axis=(1, 2))).tolist(), cores()):
+    for _ in in_parallel(work, np.flatnonzero(kept.any(axis=(1, 2))).tolist()):
         pass
     return dense

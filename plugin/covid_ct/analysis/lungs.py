@@ -13,7 +13,7 @@ from covid_ct.inference.grid import Grid
 from covid_ct.inference.preprocessing import BODY_HU, body_boxes, mask_box
 from covid_ct.inference.scan import Scan
 from covid_ct.inference.windows import Prediction
-from covid_ct.parallel import cores, in_parallel
+from covid_ct.parallel import in_parallel
 
 HALF = 127
 """Probabilities above this (255 stands for 1) are lung."""
@@ -202,7 +202,7 @@ def _small_holes(mask: NDArray[np.bool_], max_cells: float) -> NDArray[np.bool_]
         small[0] = False
         return np.asarray(small[regions[1:-1, 1:-1]])
 
-    return np.stack(list(in_parallel(work, mask, cores())))
+    return np.stack(list(in_parallel(work, mask)))
 
 
 def _sides_by_class(mask: NDArray[np.bool_], right: NDArray[np.uint8], left: NDArray[np.uint8]) -> NDArray[np.uint8]:

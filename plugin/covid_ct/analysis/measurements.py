@@ -7,7 +7,7 @@ from scipy import ndimage
 from covid_ct.analysis.findings import BySide, Lesion, LesionKind, Measurements, Side, Thirds, where_label
 from covid_ct.analysis.lesions import MIN_LESION_ML
 from covid_ct.inference.preprocessing import Box, mask_box
-from covid_ct.parallel import SLICES_AT_ONCE, cores, in_parallel
+from covid_ct.parallel import SLICES_AT_ONCE, in_parallel
 from covid_ct.series.volume import Volume
 
 BLOCK = 2
@@ -68,7 +68,7 @@ def _count(lungs: NDArray[np.uint8], lesions: NDArray[np.uint8]) -> NDArray[np.i
             for kind, of_kind in kinds.items():
                 counts[some, row, kind] = [np.count_nonzero(image) for image in of_side & of_kind]
 
-    for _ in in_parallel(work, range(0, len(lungs), SLICES_AT_ONCE), cores()):
+    for _ in in_parallel(work, range(0, len(lungs), SLICES_AT_ONCE)):
         pass
     counts[:, :, 0] -= counts[:, :, 1:].sum(axis=2)
     return counts
@@ -151,7 +151,7 @@ def _single_lesions(
             if size * volume.voxel_ml >= MIN_LESION_ML
         ]
 
-    found = [lesion for lesions_of_side in in_parallel(of_side, Side, cores()) for lesion in lesions_of_side]
+    found = [lesion for lesions_of_side in in_parallel(of_side, Side) for lesion in lesions_of_side]
     return tuple(sorted(found, key=lambda lesion: -lesion.volume_ml))
 
 

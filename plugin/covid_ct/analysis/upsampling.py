@@ -8,7 +8,7 @@ from scipy import ndimage, sparse
 
 from covid_ct.inference.grid import Grid
 from covid_ct.inference.preprocessing import axis_weights, mask_box, resample_plane
-from covid_ct.parallel import SLICES_AT_ONCE, cores, in_parallel
+from covid_ct.parallel import SLICES_AT_ONCE, in_parallel
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def paint(target: NDArray[np.uint8], grid_map: GridMap) -> None:
                 inside = surplus[near - first] > 0
             target[index, rows, columns] = name * inside
 
-    for _ in in_parallel(work, range(occupied.slices[0], occupied.slices[1], SLICES_AT_ONCE), cores()):
+    for _ in in_parallel(work, range(occupied.slices[0], occupied.slices[1], SLICES_AT_ONCE)):
         pass
 
 

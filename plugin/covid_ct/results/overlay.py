@@ -17,7 +17,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from covid_ct import RESEARCH_USE_ONLY
 from covid_ct.analysis.findings import LabelMaps
-from covid_ct.parallel import cores, in_parallel
+from covid_ct.parallel import in_parallel
 from covid_ct.results.explicit_vr import set_sequence
 from covid_ct.results.pictures import LUNG_COLOR, LUNG_OUTLINE, as_jpeg, as_pixels, colored, eroded, in_lung_window
 from covid_ct.results.source import (
@@ -83,7 +83,7 @@ def overlay_series(volume: Volume, maps: LabelMaps, uids: ResultUids) -> list[Da
         # Drawn anew for each quality, which is hardly ever asked, rather than all kept.
         draw = partial(_drawn, volume=volume, maps=maps, grid=grid, quality=quality)
         # All before the first attribute is set: that holds Python's lock, for which pictures would wait many times.
-        jpegs = list(in_parallel(draw, grid.slices, cores()))
+        jpegs = list(in_parallel(draw, grid.slices))
         if sum(map(len, jpegs)) <= MAX_BYTES:
             break
     instances = instances_of(_common(volume, uids, grid), uids, NAME, len(jpegs))

@@ -13,7 +13,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from covid_ct.errors import AnalysisCancelled, Reason, SeriesRefused
-from covid_ct.parallel import cores, in_parallel
+from covid_ct.parallel import in_parallel
 from covid_ct.series.attributes import (
     DECODING_ERRORS,
     attribute,
@@ -121,7 +121,7 @@ def read_series(
         return number
 
     lowest = 0
-    for number in in_parallel(convert, checked(), cores()):
+    for number in in_parallel(convert, checked()):
         # The lowest so far may turn out to be the first of all, of which results use more.
         higher = number
         if heights[number] < heights[lowest]:
