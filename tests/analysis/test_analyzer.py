@@ -11,6 +11,7 @@ from scipy.ndimage import binary_dilation
 
 from covid_ct.analysis.analyzer import Analyzer
 from covid_ct.analysis.findings import LesionKind, Side
+from covid_ct.analysis.measurements import measure
 from covid_ct.errors import AnalysisCancelled, ModelError, Reason, SeriesRefused
 from covid_ct.phantom import Lesions, PhantomOptions, Position, make_phantom
 from covid_ct.series.volume import Volume
@@ -178,6 +179,30 @@ def test_the_maps_are_final_when_they_are_shown(analyzer):
     np.testing.assert_array_equal(lungs, findings.lungs)
     np.testing.assert_array_equal(lesions, findings.lesions)
     assert lesions.any()
+
+
+@pytest.mark.parametrize("slow", ["showing", "classifying"])
+def test_measuring_waits_for_one_of_showing_and_classifying_only(analyzer, monkeypatch, slow):
+    expected = analyzer.analyze(chest.volume()).measurements
+    measured, waited = threading.Event(), []
+
+    def wait_until_measured(*_):
+        waited.append(measured.wait(10))
+        return 0.5
+
+    def measured_now(*arguments):
+        measurements = measure(*arguments)
+        measured.set()
+        return measurements
+
+    monkeypatch.setattr("covid_ct.analysis.analyzer.measure", measured_now)
+    if slow == "classifying":
+        monkeypatch.setattr("covid_ct.analysis.analyzer.covid_probability", wait_until_measured)
+        findings = analyzer.analyze(chest.volume())
+    else:
+        findings = analyzer.analyze(chest.volume(), segmented=wait_until_measured)
+    assert waited == [True]
+    assert findings.measurements == expected
 
 
 def test_the_models_named_are_those_that_ran(folder):

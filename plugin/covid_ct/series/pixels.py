@@ -33,6 +33,11 @@ OVERLAYS = [(Tag(group, 0x0102), Tag(group, 0x3000)) for group in range(0x6000, 
 """OverlayBitPosition and OverlayData of each overlay; one without data lies in the upper bits of pixels (retired)."""
 
 
+def is_compressed(header: Dataset) -> bool:
+    """Whether the pixels of an image have to be decompressed."""
+    return str(header.file_meta.get("TransferSyntaxUID")) not in NATIVE_TYPES
+
+
 def stored_values(header: Dataset, content: bytes, decode_jpeg: Decode) -> NDArray[Any]:
     """Pixels of one image as stored.
 

@@ -4,6 +4,7 @@ import io
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 import pydicom
@@ -27,7 +28,7 @@ from covid_ct.series.attributes import (
 from covid_ct.series.decoding import Decode
 from covid_ct.series.geometry import Arrangement, arrange, check_slice, check_voxels, normal_of, slice_affine
 from covid_ct.series.headers import SeriesHeader, SeriesRules, SliceHeader, check_series
-from covid_ct.series.pixels import hounsfield_units, stored_values
+from covid_ct.series.pixels import hounsfield_units, is_compressed, stored_values
 from covid_ct.series.volume import Volume
 
 THICK_SLICE_MM = 5.0
@@ -66,8 +67,8 @@ def read_series(
     cancelled: Callable
         Asked before each image.
     seen: Callable
-        Called on several threads with every image that is read, while others still are: a volume of one slice, whose
-        pixels are there during the call.
+        Called with every image that is read, on several threads at once where images are compressed: a volume of one
+        slice, whose pixels are there during the call.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def read_series(
         return number
 
     lowest = 0
-    for number in in_parallel(convert, checked()):
+    for number in _converted(convert, checked()):
         # The lowest so far may turn out to be the first of all, of which results use more.
         higher = number
         if heights[number] < heights[lowest]:
@@ -140,6 +141,19 @@ def read_series(
         *_warnings_of_origins([origins[index] for index in arrangement.order]),
     )
     return Volume(pixels, arrangement.affine, ordered, warnings)
+
+
+def _converted(
+    convert: Callable[[tuple[int, Dataset, bytes]], int], images: Iterator[tuple[int, Dataset, bytes]]
+) -> Iterator[int]:
+    """What a function makes of images, on several threads if the first is compressed.
+
+    Where there is nothing to decompress, threads wait for Python's lock as long as they gain.
+    """
+    first = list(islice(images, 1))
+    compressed = any(is_compressed(header) for _, header, _ in first)
+    images = chain(first, images)
+    return in_parallel(convert, images) if compressed else map(convert, images)
 
 
 def series_header(header: Dataset, slices: int) -> SeriesHeader:
