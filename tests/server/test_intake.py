@@ -7,7 +7,8 @@ import pytest
 from covid_ct.identity import MANUFACTURER, MODEL_NAME
 from covid_ct.series.headers import SeriesRules
 from covid_ct.server.jobs import State, Trigger
-from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
+from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.records import SeriesRecord
 from covid_ct.server.requests import AnalyzeRequest, JobsRequest
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital

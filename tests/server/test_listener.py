@@ -3,7 +3,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from covid_ct.server.listener import CHANGES_MARK, MOST_FAILURES
-from covid_ct.server.pacs import NotFoundError, Pacs, SeriesRecord
+from covid_ct.server.pacs import NotFoundError, Pacs
+from covid_ct.server.records import SeriesRecord
 from covid_ct.server.requests import JobsRequest
 from tests.series.images import encode, make_series
 from tests.server.conftest import Hospital

@@ -12,7 +12,8 @@ from covid_ct.server.database import timestamp
 from covid_ct.server.deliveries import DeliveryStore
 from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Job, State, Trigger
-from covid_ct.server.pacs import AT_ONCE, Pacs, SeriesRecord, same_title, series_header
+from covid_ct.server.pacs import AT_ONCE, Pacs, same_title
+from covid_ct.server.records import SeriesRecord, series_header
 from covid_ct.server.requests import AnalyzeRequest
 
 

@@ -6,8 +6,6 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from pydicom import dcmread
 
 from covid_ct.errors import CovidCtError
 from covid_ct.identity import is_own_result
-from covid_ct.series.headers import SeriesHeader, SliceHeader
+from covid_ct.server.records import Change, Modality, SeriesRecord, SliceRecord
 from covid_ct.server.sdk import Orthanc
 
 FINDINGS_ATTACHMENT = 4217
@@ -27,10 +25,6 @@ ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 
 DICOM_UID = re.compile(r"[0-9.]{1,64}")
 """What may be a DICOM UID."""
-
-SEPARATOR = re.compile(r"[\\¥]")
-"""What stands between an attribute's values: a backslash, which Orthanc decodes as a yen sign in images from Japan that
-declare JIS X 0201 (ISO_IR 13)."""
 
 AT_ONCE = 100
 """Instances that are asked for together; a call for thousands would keep other threads waiting."""
@@ -50,73 +44,6 @@ class StoreError(CovidCtError):
 
 class FilteredOutError(StoreError):
     """Raised if a script or plugin of this Orthanc refuses a result."""
-
-
-@dataclass(frozen=True)
-class SeriesRecord:
-    """What Orthanc's database knows of a series, without opening a file.
-
-    Attributes
-    ----------
-    id: str
-        Orthanc id.
-    uid: str
-        SeriesInstanceUID.
-    modality: str
-        Modality (0008,0060).
-    manufacturer: str
-        Manufacturer (0008,0070), or nothing.
-    instances: tuple[str, ...]
-        Orthanc ids of its instances, sorted.
-    stable: bool
-        Whether no instance came to this Orthanc for StableAge seconds, or none since its start.
-    updated: datetime
-        When its last instance came, to whichever Orthanc.
-    """
-
-    id: str
-    uid: str
-    modality: str
-    manufacturer: str
-    instances: tuple[str, ...]
-    stable: bool
-    updated: datetime
-
-
-@dataclass(frozen=True)
-class SliceRecord:
-    """What Orthanc's database knows of one image of a series.
-
-    Attributes
-    ----------
-    id: str
-        Orthanc id.
-    uid: str
-        SOPInstanceUID.
-    header: SliceHeader
-        Numbers that are missing or none are NaN, so that `arrange` refuses them.
-    """
-
-    id: str
-    uid: str
-    header: SliceHeader
-
-
-@dataclass(frozen=True)
-class Modality:
-    """A DICOM node that Orthanc knows: its AE title, and its address or host name."""
-
-    title: str
-    host: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """One line of Orthanc's list of changes."""
-
-    sequence: int
-    kind: str
-    id: str
 
 
 class Pacs:
@@ -213,17 +140,7 @@ class Pacs:
         NotFoundError
             If it is gone.
         """
-        answer = self._get(f"/series/{series}")
-        tags = answer["MainDicomTags"]
-        return SeriesRecord(
-            id=series,
-            uid=str(tags.get("SeriesInstanceUID", "")),
-            modality=str(tags.get("Modality", "")),
-            manufacturer=str(tags.get("Manufacturer", "")),
-            instances=tuple(sorted(answer["Instances"])),
-            stable=bool(answer["IsStable"]),
-            updated=datetime.strptime(answer["LastUpdate"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
-        )
+        return SeriesRecord.of(series, self._get(f"/series/{series}"))
 
     def image_tags(self, record: SeriesRecord) -> Mapping[str, Any]:
         """The tags of one image of a series, which stands for all.
@@ -256,20 +173,7 @@ class Pacs:
         listed = self._get(f"/series/{record.id}/instances")
         if sorted(instance["ID"] for instance in listed) != list(record.instances):
             raise SeriesChangingError(f"Series {record.id} changed while it was looked at; ask again.")
-        return [
-            SliceRecord(
-                str(instance["ID"]),
-                str(instance["MainDicomTags"]["SOPInstanceUID"]),
-                SliceHeader(
-                    position=_numbers(instance["MainDicomTags"], "ImagePositionPatient"),
-                    orientation=_numbers(instance["MainDicomTags"], "ImageOrientationPatient"),
-                    pixel_spacing=_numbers(image, "PixelSpacing"),
-                    rows=_numbers(image, "Rows")[0],
-                    columns=_numbers(image, "Columns")[0],
-                ),
-            )
-            for instance in listed
-        ]
+        return [SliceRecord.of(instance, image) for instance in listed]
 
     def metadata(self, instances: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Each instance that is still there, with its metadata by name.
@@ -499,31 +403,6 @@ class Pacs:
 def same_title(one: str, other: str) -> bool:
     """Whether two AE titles are the same to Orthanc, which by default compares them so."""
     return one.upper() == other.upper()
-
-
-def series_header(record: SeriesRecord, image: Mapping[str, Any]) -> SeriesHeader:
-    """The header of a series from Orthanc's database and `Pacs.image_tags`."""
-    return SeriesHeader(
-        series_uid=record.uid,
-        modality=record.modality,
-        sop_class_uid=_text(image, "SOPClassUID"),
-        manufacturer=record.manufacturer,
-        model_name=_text(image, "ManufacturerModelName"),
-        image_type=tuple(SEPARATOR.split(_text(image, "ImageType"))),
-        slices=len(record.instances),
-    )
-
-
-def _text(tags: Mapping[str, Any], keyword: str) -> str:
-    value = tags.get(keyword, "")
-    return value if isinstance(value, str) else ""
-
-
-def _numbers(tags: Mapping[str, Any], keyword: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(number) for number in SEPARATOR.split(_text(tags, keyword)))
-    except ValueError:
-        return (float("nan"),)
 
 
 def _addresses(host: str) -> set[str]:

@@ -23,7 +23,8 @@ from covid_ct.server.job_store import JobStore
 from covid_ct.server.jobs import Failure, Job, State, Trigger
 from covid_ct.server.metrics import Metrics
 from covid_ct.server.outbox import Outbox
-from covid_ct.server.pacs import FilteredOutError, NotFoundError, Pacs, series_header
+from covid_ct.server.pacs import FilteredOutError, NotFoundError, Pacs
+from covid_ct.server.records import series_header
 
 POLL_S = 1.0
 """How long a worker waits for a job before it looks whether it should stop, in seconds."""
