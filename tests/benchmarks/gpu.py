@@ -59,7 +59,9 @@ def section(slices: int = REFERENCE, matrix: int = 512) -> Section:
     files = phantom_series(slices, matrix)
     volume = read_folder(files[0].parent)
     alone = [_alone(volume, name) for name in available]
-    jobs = {name: _in_orthanc(name, files) for name in available}
+    # Where a provider's libraries are missing, Orthanc would run what comes next once more.
+    asked = [one.asked for one in alone if PROVIDERS[one.asked] in {model.provider for model in one.findings.models}]
+    jobs = {name: _in_orthanc(name, files) for name in asked}
     cpu = next(one.findings for one in alone if one.asked == "CPU")
     return new_section(
         "GPU",

@@ -44,11 +44,11 @@ SLOWEST = """\
 What made the slowest wait, by the kernel's own trace of 9,000 calls of `GET /system` on 2026-11-26 (Linux 6.18, 250 Hz,
 2 cores): in 4 of 100 calls the client or one of Orthanc's threads could run and did not, since a computing thread of
 ours, though SCHED_IDLE, was given the core and kept it until the clock's next tick, 4 ms at most: to Linux (EEVDF)
-whoever has used up what it saved by sleeping waits its turn. A thread on each core that wakes up every millisecond,
-whereupon Linux chooses anew, shortens that wait (`parallel.waking_cores`, while an analysis reads and computes). In
-turns in the same Orthanc, with it and without: the p99 of 10,000 calls each 3.0 and 4.6 ms (idle 1.1); of 5,000 calls
-while the networks ran 1.9 and 4.6 ms, of 1,400 in the stage `reading` 4.3 and 5.8 ms; ten jobs each took 4.21 and 4.17
-s (medians), all but the networks 1.54 and 1.57 s. The other calls were not compared so."""
+whoever has used up what it saved by sleeping waits its turn. A thread on each core (of four at most) that wakes up
+every millisecond, whereupon Linux chooses anew, shortens that wait (`parallel.waking_cores`, while an analysis reads
+and computes). In turns in the same Orthanc, with it and without: the p99 of 10,000 calls each 3.0 and 4.6 ms (idle
+1.1); of 5,000 calls while the networks ran 1.9 and 4.6 ms, of 1,400 in the stage `reading` 4.3 and 5.8 ms; ten jobs
+each took 4.21 and 4.17 s (medians), all but the networks 1.54 and 1.57 s. The other calls were not compared so."""
 """What was found once by looking closely."""
 
 Times = dict[str, list[float]]
