@@ -19,7 +19,8 @@ SLICES_AT_ONCE = 8
 MOST_THREADS = 4
 """Threads for work on arrays, which needs Python's lock between two steps: more wait for it longer than they gain.
 
-300 slices took 1.9 s on 16 cores with 2 and 4 threads, 2.3 s with 1, 6 and 16 (networks on a GPU, no `waking_cores`).
+300 slices took 1.8 to 2.2 s on 16 cores with 2 to 4 threads, 2.2 to 2.4 s with 1, 6 and 16 (networks on a GPU, no
+`waking_cores`).
 """
 
 WAKE_S = 0.001
