@@ -29,7 +29,7 @@ ticks of its clock, every 4 ms at the usual 250 Hz."""
 
 MOST_CORES_TO_WAKE = 4
 """With more, it takes Python's lock too often, and one of them is soon free: on 16 cores the same 300 slices took 2.1 s
-with a thread on each core, and 1.9 s without."""
+with a thread on each core, and 1.9 s without. How long others wait for a core there was not measured."""
 
 
 def cores() -> int:
