@@ -30,7 +30,7 @@ from models.training.networks import Classifier, Committee, OneForeground, UNet,
 from models.training.segmentation import SEED, Pool, Recipe, prepare, train
 from models.training.slices import auc
 
-VERSIONS = {"lungs": "2.2.0", "lesions": "2.4.0", "covid": "2.5.0"}
+VERSIONS = {"lungs": "2.3.0", "lesions": "2.5.0", "covid": "2.6.0"}
 WEIGHTS = Path(__file__).parent / "weights"
 
 WIDTHS = (16, 32, 64, 96, 128)
