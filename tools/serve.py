@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 from tools.installation import MAX_PORT, is_port
-from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer, free_port
+from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer, is_free
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
         if not is_port(port):
             print(f"{port} is no port; ports go from 1 to {MAX_PORT}.", file=sys.stderr)
             return 1
-        if free_port(port) != port:
+        if not is_free(port):
             print(f"Port {port} is in use; end what listens there, or name another one.", file=sys.stderr)
             return 1
     server = OrthancServer(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tools.orthanc_server import OrthancServer, free_port
+from tools.orthanc_server import OrthancServer, is_free
 
 JOB_TIMEOUT_S = 180
 
@@ -38,7 +38,7 @@ def storage_scp(port: int, folder: Path, *options: str) -> Iterator[None]:
         # With --fork an association has a process of its own, which holds the port as long as it lives.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        while free_port(port) != port:
+        while not is_free(port):
             time.sleep(0.05)
 
 
