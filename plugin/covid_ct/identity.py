@@ -9,6 +9,9 @@ MODEL_NAME = "COVID-19 chest CT analysis"
 DEVICE_SERIAL_NUMBER = "1"
 """DeviceSerialNumber (0018,1000): required by enhanced equipment modules; software has no number of its own."""
 
+DEVICE_UID = "2.25.113696657883311081560769868200704283531"
+"""Device Observer UID of every structured report: one for the software, as the serial number is, not for its runs."""
+
 PHANTOM_MODEL_NAME = "Thorax phantom"
 """ManufacturerModelName (0008,1090) of the phantom's images, which are input, not a result."""
 

@@ -6,6 +6,7 @@ import highdicom
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes
 from pydicom.uid import ComprehensiveSRStorage
 
 from covid_ct import RESEARCH_USE_ONLY
@@ -100,7 +101,7 @@ def test_the_numbers_are_the_findings(upright: Case) -> None:
         for suffix, part in (("", "total"), (", right lung", "right"), (", left lung", "left")):
             group = groups[label + suffix]
             assert value(group, "118565006") == (pytest.approx(getattr(volume, part), abs=1e-5), "ml")
-            assert value(group, "113288") == (pytest.approx(100 * getattr(ratio, part), abs=1e-4), "%")
+            assert value(group, "118586006") == (pytest.approx(100 * getattr(ratio, part), abs=1e-4), "%")
     for label, part in (("Lungs", "total"), ("Right lung", "right"), ("Left lung", "left")):
         expected = getattr(measured.lung_volume_ml, part)
         assert value(groups[label], "118565006") == (pytest.approx(expected, abs=1e-5), "ml")
@@ -116,6 +117,16 @@ def test_what_was_found_is_coded_as_snomed_has_it(upright: Case) -> None:
         assert child(groups[name], "121071").ConceptCodeSequence[0].CodeValue == code
 
 
+def test_the_share_of_the_lung_is_no_index_of_diffusion(upright: Case) -> None:
+    """(113288, DCM, "Volume Ratio") stands beside Fractional Anisotropy in CID 7271 MR Diffusion Anisotropy Index."""
+    indices = {code.value for code in codes.cid7271.concepts.values()}
+    groups = groups_of(upright.results[NAME])
+    for group in groups.values():
+        assert not any(children(group, index) for index in indices)
+    meaning = child(child(groups["Ground glass"], "118586006"), "121050")
+    assert (meaning.RelationshipType, meaning.TextValue) == ("HAS CONCEPT MOD", "Share of lung volume")
+
+
 def test_every_group_names_its_model(upright: Case) -> None:
     models = {model.name: model for model in upright.findings.models}
     lungs, _, covid = upright.findings.models
@@ -125,6 +136,16 @@ def test_every_group_names_its_model(upright: Case) -> None:
         assert model == expected.get(name, upright.findings.models[1])
         assert child(group, "111003").TextValue == model.version
         assert child(group, "111002").TextValue == f"sha256={model.sha256}"
+
+
+def test_the_observer_is_one_device_in_every_report(upright: Case) -> None:
+    """A Device Observer UID identifies the device; who counts observers would else find as many as reports."""
+    other = make_case(Geometry(shape=(12, 90, 110)))
+    first, second = (child(case.results[NAME], "121012") for case in (upright, other))
+    assert upright.results[NAME].SOPInstanceUID != other.results[NAME].SOPInstanceUID
+    assert (first.RelationshipType, first.ValueType) == ("HAS OBS CONTEXT", "UIDREF")
+    assert first.UID == second.UID
+    assert first.UID.is_valid
 
 
 def test_segments_are_referenced_by_their_tracking_uids(upright: Case) -> None:

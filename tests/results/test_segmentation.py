@@ -1,5 +1,6 @@
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -14,7 +15,7 @@ from covid_ct.analysis.findings import LesionKind, Side
 from covid_ct.results.terms import STRUCTURES_OF_LESIONS, STRUCTURES_OF_LUNGS
 from covid_ct.series.volume import Volume
 
-from .conftest import BIN, Case, Geometry, make_case
+from .conftest import BIN, Case, Geometry, dciodvfy, make_case
 
 
 def segment_masks(segmentation: Dataset, volume: Volume) -> dict[str, NDArray[np.bool_]]:
@@ -131,6 +132,32 @@ def test_what_validators_miss(upright: Case) -> None:
             (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
             assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (segment.SegmentAlgorithmName, "1.0")
             assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == codes.DCM.ArtificialIntelligence.value
+
+
+def test_a_models_name_that_dicom_does_not_allow_is_fitted(tmp_path: Path) -> None:
+    """Whoever brings a model names it; an LO holds 64 characters, and a backslash would part it in two."""
+    case = make_case(Geometry())
+    case.findings = replace(
+        case.findings,
+        models=tuple(replace(model, name=f"U\\Net\n{'x' * 80}", version="1\\2") for model in case.findings.models),
+    )
+    path = case.written(tmp_path)["lungs.seg.dcm"]
+    assert "Error" not in dciodvfy(path)
+    for segment in dcmread(path).SegmentSequence:
+        (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+        assert algorithm.AlgorithmName == segment.SegmentAlgorithmName == f"U Net {'x' * 58}"
+        assert algorithm.AlgorithmVersion == "1 2"
+
+
+def test_one_image_that_lost_something_is_enough() -> None:
+    case = make_case(Geometry())
+    last = case.volume.headers[-1]
+    last.LossyImageCompression, last.LossyImageCompressionRatio = "01", "10"
+    last.LossyImageCompressionMethod = "ISO_10918_1"
+    for name in ("lungs.seg.dcm", "lesions.seg.dcm"):
+        result = case.results[name]
+        assert (result.LossyImageCompression, result.LossyImageCompressionRatio) == ("01", 10)
+        assert result.LossyImageCompressionMethod == "ISO_10918_1"
 
 
 def test_terms_are_the_standards_own() -> None:

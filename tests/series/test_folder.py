@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
 from covid_ct.errors import Reason, SeriesRefused
 from covid_ct.series.folder import FolderError, read_folder
@@ -61,9 +62,11 @@ def test_a_single_series_is_refused_with_its_own_reason(tmp_path: Path) -> None:
 
 def test_none_that_fits(tmp_path: Path) -> None:
     write(tmp_path, make_series(2))
-    write(tmp_path, make_series(3), OTHER_UID)
-    with pytest.raises(FolderError, match="no series that can be analysed"):
+    write(tmp_path, make_series(1), OTHER_UID, SOPClassUID=EnhancedCTImageStorage)
+    with pytest.raises(FolderError, match="no series that can be analysed") as error:
         read_folder(tmp_path)
+    assert f"{SERIES_UID} has 2 slices, at least 16 are needed; send the whole series." in str(error.value)
+    assert f"{OTHER_UID} is a multi-frame CT, which is not read; send it as single images." in str(error.value)
 
 
 def test_folders_without_images(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import gc
+import re
 import struct
 import warnings
 from collections.abc import Callable, Sequence
@@ -144,12 +145,13 @@ def test_negative_values_without_their_sign_in_the_upper_bits(bits: int, series:
     assert (read(series).hu == -100).all()
 
 
+@pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize(
     ("padding", "signed", "intercept"), [(-2000, False, -1024), (-2000, True, -1024), (-3024, True, 0)]
 )
 def test_padding_that_does_not_fit_into_the_stored_bits(
-    padding: int, signed: bool, intercept: int, named: bool, series: list[Dataset]
+    padding: int, signed: bool, intercept: int, named: bool, compressed: bool, series: list[Dataset]
 ) -> None:
     values = np.full((ROWS, COLUMNS), -800 - intercept)
     values[:9] = padding
@@ -161,6 +163,8 @@ def test_padding_that_does_not_fit_into_the_stored_bits(
         image.PixelData = pixels(values, "<i2")
         if named:
             image.add_new("PixelPaddingValue", "US", padding & 0xFFFF)
+        if compressed:
+            image.compress(RLELossless, generate_instance_uid=False)
     hu = read(series).hu
     assert (hu[:, :9] == AIR_HU).all()
     assert (hu[:, 9] == 5000 + intercept).all()
@@ -294,17 +298,31 @@ def test_what_orthanc_may_not_decode_or_fills_up_is_decoded_here(
     assert np.array_equal(read(series).hu, expected)
     (frame,) = pydicom.encaps.generate_frames(series[5].PixelData, number_of_frames=1)
     series[5].PixelData = pydicom.encaps.encapsulate([frame[: len(frame) * 2 // 3]])
-    assert series[5].SOPInstanceUID in refused(series, Reason.BAD_PIXELS, "cannot be decoded")
+    sentence = refused(series, Reason.BAD_PIXELS, "cannot be decoded")
+    assert series[5].SOPInstanceUID in sentence
+    assert re.search(r"plugins: \w+: \w+", sentence)
+
+
+def test_a_jpeg_2000_image_of_as_many_pixels_in_other_rows(series: list[Dataset]) -> None:
+    image = series[6]
+    image.Rows, image.Columns = COLUMNS, ROWS
+    image.compress(JPEG2000Lossless, generate_instance_uid=False)
+    image.Rows, image.Columns = ROWS, COLUMNS
+    assert image.SOPInstanceUID in refused(series, Reason.BAD_PIXELS, "80 x 64, not of 64 x 80")
 
 
 def test_unknown_transfer_syntax_is_refused(series: list[Dataset]) -> None:
     files = encode(series)
-    for syntax in (b"1.2.3.4.5.6.7.8.9.1\0", b"1.2.840.10008.1\\2.1\0"):
+    for syntax, said in (
+        (b"1.2.3.4.5.6.7.8.9.1\0", "1.2.3.4.5.6.7.8.9.1"),
+        (b"1.2.840.10008.1\\2.1\0", "1.2.840.10008.1"),
+    ):
         broken = [content.replace(b"1.2.840.10008.1.2.1\0", syntax) for content in files]
         assert broken != files
-        with pytest.raises(SeriesRefused) as refusal:
+        with pytest.raises(SeriesRefused, match="is not read; send the series uncompressed") as refusal:
             read_series(broken, fail)
-        assert refusal.value.reason in (Reason.BAD_PIXELS, Reason.BAD_HEADER)
+        assert refusal.value.reason is Reason.BAD_PIXELS
+        assert f"transfer syntax, {said}," in str(refusal.value)
 
 
 BROKEN: list[tuple[str, object, Reason, str]] = [
@@ -340,9 +358,9 @@ BROKEN: list[tuple[str, object, Reason, str]] = [
     ("PixelData", None, Reason.BAD_PIXELS, "no pixels"),
     ("PixelData", b"", Reason.BAD_PIXELS, "0 bytes of pixels where 10240"),
     ("PixelData", b"\0\0" * 5000, Reason.BAD_PIXELS, "10000 bytes of pixels where 10240"),
-    ("Rows", 4096, Reason.BAD_GEOMETRY, "4096 x 80"),
+    ("Rows", 4096, Reason.BAD_GEOMETRY, "4096 x 80 is not that of a chest CT; correct them and send the series again."),
     ("PixelSpacing", [0, 0], Reason.BAD_GEOMETRY, "0 x 0 mm"),
-    ("ImagePositionPatient", [0, 0], Reason.BAD_GEOMETRY, "position"),
+    ("ImagePositionPatient", [0, 0], Reason.BAD_GEOMETRY, "the position of an image is missing or not 3 plausible"),
     ("ImageOrientationPatient", [1, 0, 0, 0, 0, -1], Reason.MIXED_ORIENTATION, "different orientation"),
     ("ImagePositionPatient", [-20, -30, -50], Reason.DUPLICATE_POSITIONS, "z -50.0 mm"),
     ("Modality", "MR", Reason.NOT_CT, "MR"),
@@ -487,6 +505,15 @@ def test_warnings(keyword: str, value: object, said: str, series: list[Dataset])
     found = read(series).warnings
     assert len(found) == 1
     assert said in found[0]
+
+
+def test_one_image_that_was_compressed_with_loss_is_told_and_remembered(series: list[Dataset]) -> None:
+    series[7].LossyImageCompression, series[7].LossyImageCompressionRatio = "01", "10"
+    volume = read(series)
+    (warning,) = volume.warnings
+    assert "loss" in warning
+    (lossy,) = (header for header in volume.headers if header.get("LossyImageCompression") == "01")
+    assert lossy.LossyImageCompressionRatio == 10
 
 
 def test_a_mixture_of_kernels_is_told_and_a_sharp_one_in_it(series: list[Dataset]) -> None:

@@ -104,7 +104,7 @@ def measurement_report(
     set_sequence(result, "CurrentRequestedProcedureEvidenceSequence", [_evidence(volume, segmentations)])
     groups = _Groups(volume, findings, segmentations, uids)
     report = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=_observer(uids)),
+        observation_context=ObservationContext(observer_device_context=_observer()),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
         imaging_measurements=[groups.probability(), *groups.structures(), *groups.lesions()],
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(CodedConcept.from_code(_ENGLISH)),
@@ -126,10 +126,10 @@ def _evidence(volume: Volume, segmentations: Sequence[Dataset]) -> bytes:
     )
 
 
-def _observer(uids: ResultUids) -> ObserverContext:
+def _observer() -> ObserverContext:
     """That a device observed."""
     device = DeviceObserverIdentifyingAttributes(
-        uid=uids.derive("device"),
+        uid=identity.DEVICE_UID,
         name=f"{identity.MODEL_NAME} {__version__}",
         manufacturer_name=identity.MANUFACTURER,
         model_name=identity.MODEL_NAME,
@@ -146,6 +146,16 @@ def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
 def _measurement(name: Code, value: float, unit: Code) -> Measurement:
     """Measurement with as many decimals as mean anything."""
     return Measurement(name, round(float(value), 6), unit)
+
+
+def _share_of_lung(ratio: float) -> Measurement:
+    """Ratio of volumes. DICOM's (113288, DCM, "Volume Ratio") is another thing: an index of diffusion (CID 7271)."""
+    share = _measurement(codes.SCT.Ratio, ratio * 100, codes.UCUM.Percent)
+    meaning = TextContentItem(
+        codes.DCM.EquivalentMeaningOfConceptName, "Share of lung volume", RelationshipTypeValues.HAS_CONCEPT_MOD
+    )
+    share[0].ContentSequence = ContentSequence([meaning])
+    return share
 
 
 class _Groups:
@@ -245,7 +255,7 @@ class _Groups:
         for side, part in ((None, "total"), (Side.RIGHT, "right"), (Side.LEFT, "left")):
             values = [_measurement(_VOLUME, getattr(volume, part), _ML)]
             if ratio is not None:
-                values.append(_measurement(codes.DCM.VolumeRatio, getattr(ratio, part) * 100, codes.UCUM.Percent))
+                values.append(_share_of_lung(getattr(ratio, part)))
             structure = self._structure(label, side)
             if structure is not None and structure.label in self._segments:
                 groups.append(

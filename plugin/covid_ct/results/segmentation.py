@@ -29,10 +29,10 @@ from pydicom.uid import SegmentationStorage
 from covid_ct.analysis.findings import ModelIdentity, where_label
 from covid_ct.results.explicit_vr import element, encoded, sequence, set_sequence
 from covid_ct.results.source import (
+    as_long_string,
     copy_frame_of_reference,
     copy_if_valid,
     decimal_strings,
-    in_ascii,
     new_result,
     positive_number,
     reference,
@@ -45,6 +45,7 @@ from covid_ct.results.terms import (
     Structure,
 )
 from covid_ct.results.uids import ResultUids
+from covid_ct.series.attributes import LOSSY
 from covid_ct.series.volume import Volume
 
 _SEGMENTATION = Code("113076", "DCM", "Segmentation")
@@ -122,7 +123,7 @@ def segmentation(
     result.ContentDescription = kind.series_description
     result.ContentCreatorName = ""
     copy_frame_of_reference(header, result, uids)
-    _describe_pixels(result, header)
+    _describe_pixels(result, volume)
     result.SegmentSequence = [
         _segment(number, kind.structures[label], model, uids) for label, number in numbers.items()
     ]
@@ -162,21 +163,21 @@ def tracking(uids: ResultUids, structure: Structure) -> tuple[str, str]:
     return structure.label, uids.derive("tracking", structure.label)
 
 
-def _describe_pixels(result: Dataset, header: Dataset) -> None:
+def _describe_pixels(result: Dataset, volume: Volume) -> None:
     """Image pixel and segmentation image modules but the pixels."""
     result.SamplesPerPixel = 1
     result.PhotometricInterpretation = "MONOCHROME2"
-    result.Rows, result.Columns = header.Rows, header.Columns
+    result.Rows, result.Columns = volume.headers[0].Rows, volume.headers[0].Columns
     result.BitsAllocated = result.BitsStored = 1
     result.HighBit = result.PixelRepresentation = 0
     result.SegmentationType = "BINARY"
     result.SegmentsOverlap = "NO"
     result.LossyImageCompression = "00"
-    # "01" says that the image went through lossy compression once, so it is inherited (PS3.3 C.7.6.1.1.5).
-    if text_of(header, "LossyImageCompression") == "01":
-        result.LossyImageCompression = "01"
-        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            copy_if_valid(header, result, keyword)
+    # "01" says that an image went through lossy compression once; one of the source's is enough (PS3.3 C.8.20.2.2).
+    lossy = next((header for header in volume.headers if text_of(header, "LossyImageCompression") == "01"), None)
+    if lossy is not None:
+        for keyword in LOSSY:
+            copy_if_valid(lossy, result, keyword)
 
 
 def _segment(number: int, structure: Structure, model: ModelIdentity, uids: ResultUids) -> SegmentDescription:
@@ -189,9 +190,9 @@ def _segment(number: int, structure: Structure, model: ModelIdentity, uids: Resu
         segmented_property_type=structure.type,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            in_ascii(model.name),
+            as_long_string(model.name),
             ARTIFICIAL_INTELLIGENCE,
-            in_ascii(model.version),
+            as_long_string(model.version),
             parameters={"sha256": model.sha256},
         ),
         tracking_uid=tracking_uid,

@@ -32,6 +32,7 @@ UNKNOWN_DATE = "19000101"
 """Content Date of results whose source holds no valid date; the attribute is of type 1 and the clock is no answer."""
 
 _LENGTH_OF_DS = 16
+_LENGTH_OF_LO = 64
 # Type 2 first: present in a result even where the source lacks them.
 _TYPE_2 = (
     "PatientName",
@@ -100,6 +101,14 @@ def in_ascii(text: str) -> str:
     """
     parts = unicodedata.normalize("NFKD", text)
     return "".join(part for part in parts if not unicodedata.combining(part)).encode("ascii", "replace").decode()
+
+
+def as_long_string(text: str) -> str:
+    """A text of ours as one value of an LO attribute: `in_ascii`, without backslashes or control characters, and cut.
+
+    DICOM takes a backslash for the end of the value, and allows 64 characters.
+    """
+    return "".join(part if part.isprintable() and part != "\\" else " " for part in in_ascii(text))[:_LENGTH_OF_LO]
 
 
 def content_date_time(header: Dataset) -> tuple[str, str]:

@@ -29,6 +29,9 @@ DECODING_ERRORS = (
 )
 """What pydicom raises for broken files, and for broken elements, which it decodes on their first use."""
 
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+"""What tells that an image went through lossy compression once, which is inherited by all that is made of it."""
+
 
 LONGEST = 1024
 """Length in bytes above which a text or number is not decoded: none that is asked for here is nearly so long."""

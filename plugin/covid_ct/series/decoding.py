@@ -9,7 +9,10 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
@@ -18,7 +21,8 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from covid_ct.series.attributes import DECODING_ERRORS, whole_number
+from covid_ct.errors import Reason, SeriesRefused
+from covid_ct.series.attributes import DECODING_ERRORS, name_image, text, whole_number
 
 Decode = Callable[[bytes], NDArray[Any]]
 """Stored values, shape (rows, columns), of a DICOM file; raises ValueError if it cannot."""
@@ -30,6 +34,9 @@ START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Second bytes of the markers that say how large a JPEG or JPEG-LS image is."""
 
 END_OF_IMAGE = b"\xff\xd9"
+
+SIZE_2000 = b"\xff\x4f\xff\x51"
+"""How a JPEG 2000 image begins, within a file of it or alone; its size is told eight bytes on."""
 
 
 def decompress(header: Dataset, content: bytes, decode_jpeg: Decode) -> NDArray[Any]:
@@ -54,15 +61,28 @@ def decompress(header: Dataset, content: bytes, decode_jpeg: Decode) -> NDArray[
     ------
     ValueError
         If it cannot be decoded.
+    SeriesRefused
+        If nothing here decodes its transfer syntax.
     """
-    if header.file_meta.get("TransferSyntaxUID") not in JPEG:
-        return decode(content)
-    _check_jpeg(header)
-    return decode_jpeg(content)
+    syntax = UID(text(header.file_meta, "TransferSyntaxUID"))
+    if syntax in JPEG:
+        _check_jpeg(header)
+        return decode_jpeg(content)
+    if syntax in JPEG2000TransferSyntaxes:
+        _check_jpeg_2000(header)
+    try:
+        get_decoder(syntax)
+    except NotImplementedError as error:
+        raise SeriesRefused(
+            Reason.BAD_PIXELS,
+            f"{name_image(header)}: its transfer syntax, {syntax.name or 'which is missing'}, is not read; send the "
+            "series uncompressed.",
+        ) from error
+    return decode(content)
 
 
 def decode(content: bytes) -> NDArray[Any]:
-    """Stored values of a compressed image by pydicom's decoders.
+    """Stored values of a compressed image by pydicom's decoders, with those that do not fit into BitsStored as written.
 
     Raises
     ------
@@ -70,10 +90,12 @@ def decode(content: bytes) -> NDArray[Any]:
         If none can decode it.
     """
     try:
-        return pydicom.dcmread(io.BytesIO(content)).pixel_array
+        image = pydicom.dcmread(io.BytesIO(content))
+        image.pixel_array_options(correct_unused_bits=False)
+        return image.pixel_array
     except Exception as error:
-        # pydicom passes on whatever its plugins raise.
-        raise ValueError(str(error).partition("\n")[0]) from error
+        # pydicom passes on whatever its plugins raise, each in a line of its own.
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _check_jpeg(header: Dataset) -> None:
@@ -83,11 +105,25 @@ def _check_jpeg(header: Dataset) -> None:
         rows, columns, place = _jpeg_size(frame)
     except DECODING_ERRORS as error:
         raise ValueError("no JPEG image") from error
+    _check_size(header, rows, columns)
+    if frame.find(END_OF_IMAGE, place) < 0:
+        raise ValueError("a JPEG image that is cut short")
+
+
+def _check_jpeg_2000(header: Dataset) -> None:
+    """Raise ValueError for an image of another shape: as many pixels in other rows pydicom takes for those wanted."""
+    try:
+        frame = get_frame(header.PixelData, 0, number_of_frames=1)
+        right, bottom, left, top = struct.unpack_from(">4I", frame, frame.index(SIZE_2000) + 8)
+    except DECODING_ERRORS as error:
+        raise ValueError("no JPEG 2000 image") from error
+    _check_size(header, bottom - top, right - left)
+
+
+def _check_size(header: Dataset, rows: int, columns: int) -> None:
     expected = whole_number(header, "Rows"), whole_number(header, "Columns")
     if (rows, columns) != expected:
         raise ValueError(f"a JPEG image of {rows} x {columns}, not of {expected[0]} x {expected[1]}")
-    if frame.find(END_OF_IMAGE, place) < 0:
-        raise ValueError("a JPEG image that is cut short")
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int]:

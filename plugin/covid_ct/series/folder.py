@@ -93,20 +93,22 @@ def _choose(folder: Path, found: dict[str, _Series], wanted: str | None, rules: 
         return found[wanted]
     if len(found) == 1:
         return next(iter(found.values()))
-    fitting = [series for series in found.values() if _fits(series.header, rules)]
+    refusals = [_refusal(series.header, rules) for series in found.values()]
+    fitting = [series for series, refusal in zip(found.values(), refusals, strict=True) if not refusal]
     if not fitting:
-        raise FolderError(f"{folder} holds no series that can be analysed, but {_listed(list(found.values()))}.")
+        raise FolderError(f"{folder} holds no series that can be analysed. {' '.join(refusals)}")
     if len(fitting) > 1:
         raise FolderError(f"{folder} holds {len(fitting)} CT series: {_listed(fitting)}. Say which one is meant.")
     return fitting[0]
 
 
-def _fits(header: SeriesHeader, rules: SeriesRules) -> bool:
+def _refusal(header: SeriesHeader, rules: SeriesRules) -> str:
+    """Why a series cannot be analysed, or nothing."""
     try:
         check_series(header, rules)
-    except SeriesRefused:
-        return False
-    return True
+    except SeriesRefused as refusal:
+        return str(refusal)
+    return ""
 
 
 def _listed(series: list[_Series]) -> str:

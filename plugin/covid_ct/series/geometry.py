@@ -176,11 +176,13 @@ def _axes(item: SliceHeader) -> NDArray[np.float64]:
 
 def _check_values(name: str, item: SliceHeader) -> None:
     """Refuse geometry that cannot be that of a chest CT."""
-    numbers = (*item.position, *item.orientation, *item.pixel_spacing)
-    if (len(item.position), len(item.orientation), len(item.pixel_spacing)) != (3, 6, 2) or not all(
-        abs(number) < MAX_NUMBER for number in numbers
+    for what, numbers, count in (
+        ("position", item.position, 3),
+        ("orientation", item.orientation, 6),
+        ("pixel spacing", item.pixel_spacing, 2),
     ):
-        raise _bad_geometry(name, "a position, an orientation or a pixel spacing is not a set of plausible numbers")
+        if len(numbers) != count or not all(abs(number) < MAX_NUMBER for number in numbers):
+            raise _bad_geometry(name, f"the {what} of an image is missing or not {count} plausible numbers")
     row, column = item.orientation[:3], item.orientation[3:]
     products = (_dot(row, row) - 1, _dot(column, column) - 1, _dot(row, column))
     if max(map(abs, products)) > SAME_DIRECTION * 10:
@@ -197,7 +199,9 @@ def _dot(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _bad_geometry(name: str, what: str) -> SeriesRefused:
-    return SeriesRefused(Reason.BAD_GEOMETRY, f"{name} has headers that cannot be right: {what}.")
+    return SeriesRefused(
+        Reason.BAD_GEOMETRY, f"{name} has headers that cannot be right: {what}; correct them and send the series again."
+    )
 
 
 def _check_sameness(name: str, item: SliceHeader, first: SliceHeader) -> None:
@@ -276,7 +280,8 @@ def _check_spacing(name: str, heights: NDArray[np.float64], z: NDArray[np.float6
         raise SeriesRefused(
             Reason.GAPS,
             f"{name} has {_count(len(gaps), 'gap')}, the first between the slices at z {z[gaps[0]]:.1f} mm and "
-            f"{z[gaps[0] + 1]:.1f} mm where {spacing:.2f} mm are expected; send the missing images.",
+            f"{z[gaps[0] + 1]:.1f} mm where {spacing:.2f} mm are expected; send the missing images, or "
+            "each reconstruction as a series of its own.",
         )
     deviation = float(np.abs(steps - spacing).max())
     stray = float(np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max())
