@@ -20,9 +20,9 @@ serve: .venv/ready ## run Orthanc with the plugin (HTTP_PORT=, DICOM_PORT=, STOR
 		$(if $(STORAGE),--storage "$(STORAGE)")
 
 .PHONY: analyze
-analyze: .venv/ready ## analyse CT=folder of DICOM files without Orthanc, results in OUTPUT=folder
+analyze: .venv/ready ## analyse CT=folder of DICOM files (of several CT series SERIES=UID) without Orthanc, results in OUTPUT=folder
 	@$(if $(CT),,echo "Say which folder of DICOM files: make analyze CT=folder OUTPUT=folder"; exit 1;) \
-	$(PYTHON) -m covid_ct "$(CT)" --output "$(or $(OUTPUT),output)"
+	$(PYTHON) -m covid_ct "$(CT)" --output "$(or $(OUTPUT),output)" $(if $(SERIES),--series "$(SERIES)")
 
 # Files of tests side by side; those of one file share their server and follow each other.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
@@ -119,7 +119,7 @@ format: .venv/test-ready ## format the code
 	@$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .
 
 .PHONY: clean
-clean: ## remove what was installed and built here
+clean: ## remove what was installed and built here, images of `make serve` and the folder output with it
 	rm -rf .venv build output
 
 # What runs: Orthanc and its plugins from Debian, Python packages in a folder of the project's.

@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGES = HERE.parent / f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 
 sys.path.insert(0, str(HERE))
-# Where there is no such folder, as in the Docker image, the packages are those of Orthanc's own Python.
+# Where there is no such folder, the packages are those of Orthanc's own Python.
 site.addsitedir(str(PACKAGES))
 
 try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from covid_ct.errors import ModelError
+from covid_ct.inference.slot import ModelSlot
 from covid_ct.server.application import Application
 from covid_ct.server.database import SqliteDatabase
 from covid_ct.server.job_store import JobStore
@@ -91,6 +92,27 @@ def test_a_series_that_is_gone_silences_nothing(
     application.on_change(EVENTS.JOB_SUCCESS, "gone")
     application.on_change(EVENTS.STABLE_SERIES, series_of(orthanc))
     assert ended_job(application)["State"] == "Failure"
+
+
+def test_an_engine_that_cannot_be_built_is_told_when_it_turns_out(
+    orthanc: FakeOrthanc, run: Callable[[FakeOrthanc], Application], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = threading.Event()
+    build = ModelSlot._build
+    monkeypatch.setattr(ModelSlot, "_build", lambda slot: allowed.wait(60) and build(slot))
+    orthanc.configuration["CovidCt"] |= {"Providers": ["TensorRT", "CPU"]}
+    application = run(orthanc)
+    application.on_change(EVENTS.STABLE_SERIES, series_of(orthanc))
+    assert ended_job(application)["Content"]["Reason"] == "NoLungs"
+    assert not any("Tensorrt" in line for line in orthanc.log)
+    allowed.set()
+    for thread in threading.enumerate():
+        if thread.name == "covid-warnings":
+            thread.join(60)
+    _, shown = ask(application.routes, "show_status")
+    assert len(shown["ProviderWarnings"]) == 3
+    for warning in shown["ProviderWarnings"]:
+        assert any(warning in line for line in orthanc.log)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from covid_ct.phantom import PhantomOptions, make_phantom, write_folder
 
@@ -105,12 +107,13 @@ def test_demo_of_an_empty_folder_fails_with_a_sentence(tmp_path: Path) -> None:
     assert "holds no DICOM files" in done.stderr
 
 
-def test_analyze_writes_the_same_results_twice(tmp_path: Path) -> None:
+def test_analyze_writes_the_same_results_twice_and_beside_another_series(tmp_path: Path) -> None:
     options = PhantomOptions(slices=40, spacing_mm=6.0, thickness_mm=6.0)
-    write_folder(make_phantom(options), tmp_path / "ct")
-    for output in ("first", "second"):
-        done = run("make", "analyze", f"CT={tmp_path / 'ct'}", f"OUTPUT={tmp_path / output}")
+    image, *_ = write_folder(make_phantom(options), tmp_path / "ct")
+    for output, chosen in (("first", []), ("second", [f"SERIES={dcmread(image).SeriesInstanceUID}"])):
+        done = run("make", "analyze", f"CT={tmp_path / 'ct'}", f"OUTPUT={tmp_path / output}", *chosen)
         assert done.returncode == 0, done.stderr
+        write_folder(make_phantom(replace(options, seed=2)), tmp_path / "ct/other")
     first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
     assert {"lungs.seg.dcm", "lesions.seg.dcm", "findings.json"} <= set(first)
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}

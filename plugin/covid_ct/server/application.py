@@ -164,11 +164,20 @@ class _Analysis:
 
     def start(self) -> None:
         """Take up what an earlier run left, then work."""
-        for warning in self._analyzer.warnings:
-            self._log(warning)
+        # Orthanc does not wait for engines that are being built, which may yet fail.
+        threading.Thread(target=self._tell_warnings, name="covid-warnings", daemon=True).start()
         self._carefully(self._take_up, "What an earlier run left could not be taken up")
         for thread in self._threads:
             thread.start()
+
+    def _tell_warnings(self) -> None:
+        told = self._analyzer.warnings
+        for warning in told:
+            self._log(warning)
+        self._analyzer.wait()
+        for warning in self._analyzer.warnings:
+            if warning not in told:
+                self._log(warning)
 
     def _take_up(self) -> None:
         before = self._configuration.state_folder / SQLITE_FILE

@@ -54,7 +54,7 @@ class Configuration:
     state_folder: Path
         Jobs and finished results that are not stored yet. Default: `covid-ct` in Orthanc's StorageDirectory.
     automatic: bool
-        Analyse every chest CT that becomes stable. Default: true.
+        Analyse every CT series that becomes stable and that its headers allow. Default: true.
     aet_titles: tuple[str, ...]
         Called AE titles that ask for an analysis, automatic or not. Default: COVIDAET.
     destinations: tuple[str, ...]
@@ -64,7 +64,7 @@ class Configuration:
     workers: int
         Analyses at the same time. Default: 1.
     threads: int
-        CPU threads of one analysis; 0 takes one for each core. Default: 0.
+        CPU threads of an analysis' networks; 0 takes one for each core. Default: 0.
     providers: tuple[str, ...]
         TensorRT, CUDA, CPU, in the order to be tried; empty takes what the installed ONNX Runtime has, in this order.
     gpu: int
