@@ -107,8 +107,9 @@ accuracy: ../shared/data .venv/test-ready tumours ## measure the models on ../sh
 	@echo "There is no folder $@ with labelled CTs; models/training/README.md says what it holds."; exit 1
 
 .PHONY: benchmark
-benchmark: build/benchmarks/ready ## measure speed beside peers, rewrite docs/performance.md (ARGS="--only job,limit,peers,service,quiet,throughput,page,gpu")
-	@$(PYTHON) -m tests.benchmarks $(ARGS)
+benchmark: VERSION = 1.12.7
+benchmark: build/benchmarks/ready ## measure speed beside peers, rewrite docs/performance.md (ARGS="--only job,limit,peers,service,quiet,newer,throughput,page,gpu")
+	@ORTHANC_ROOT="$(ORTHANC_ROOT)" ORTHANC_VERSION="$(VERSION)" $(PYTHON) -m tests.benchmarks $(ARGS)
 
 .PHONY: pictures
 pictures: .venv/test-ready ## make the documentation's pictures of the phantom

@@ -3,12 +3,13 @@
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import covid_ct  # noqa: F401 - before NumPy, as in Orthanc
 from tests.benchmarks import gpu, job, limit, machine, page, peers, quiet, service, throughput
 from tests.benchmarks.report import Section, keep, show, write_page
 
-ORDER = ("job", "limit", "peers", "service", "quiet", "throughput", "page", "gpu")
+ORDER = ("job", "limit", "peers", "service", "quiet", "newer", "throughput", "page", "gpu")
 
 
 def main() -> None:
@@ -42,6 +43,13 @@ def main() -> None:
             "the page keeps what was measured on one."
         )
         only.remove("gpu")
+    if "newer" in only:
+        root = quiet.newer_orthanc()
+        if root is None:
+            print("Only root can set up a newer Orthanc beside this one: the page keeps what was measured on one.")
+            only.remove("newer")
+        else:
+            parts["newer"] = partial(quiet.newer_section, root)
     for name in ORDER:
         if name in only:
             section = parts[name]()

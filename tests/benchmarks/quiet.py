@@ -1,7 +1,9 @@
 """How quick Orthanc answers others while an analysis runs, and how long the plugin keeps Python's lock."""
 
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,11 +61,15 @@ Gap = dict[str, Any]
 
 
 def measure(
-    idle_s: float = IDLE_S, series: int = SERIES, slices: int = REFERENCE, matrix: int = 512
+    idle_s: float = IDLE_S,
+    series: int = SERIES,
+    slices: int = REFERENCE,
+    matrix: int = 512,
+    root: Path | None = None,
 ) -> tuple[Times, Times, Times, list[Gap]]:
     """Times on an idle server, beside a loop on each core, and during analyses; stretches without Python's lock."""
     files = phantom_series(slices, matrix)
-    with watched_server("quiet", {"Automatic": False}) as server:
+    with watched_server("quiet", {"Automatic": False}, root=root) as server:
         server.wait([server.ask(server.upload(renamed(files, "quiet first")))])
         waiting = [server.upload(renamed(files, f"quiet {number}")) for number in range(series)]
         time.sleep(3.0)
@@ -83,7 +89,7 @@ def measure(
         server.wait([server.ask(one) for one in waiting])
         busy = _end(client)
     # Apart from the clients, since a thread that asks for Python's lock all the time changes what they see.
-    with watched_server("lock", {"Automatic": False}, ticking=True) as server:
+    with watched_server("lock", {"Automatic": False}, ticking=True, root=root) as server:
         server.wait([server.ask(server.upload(renamed(files, "lock first")))])
         series_id = server.upload(renamed(files, "lock"))
         time.sleep(3.0)
@@ -93,10 +99,56 @@ def measure(
     return idle, beside, busy, sorted(gaps, key=lambda gap: -float(gap["seconds"]))
 
 
+def newer_orthanc() -> Path | None:
+    """The folder of another Debian with the Orthanc that `make benchmark` names, set up where this user may do so."""
+    folder, version = Path(os.environ["ORTHANC_ROOT"]), os.environ["ORTHANC_VERSION"]
+    if os.geteuid() != 0 and not (folder / ".ready").exists():
+        return None
+    for command in (["orthanc-version.sh", version, str(folder)], ["orthanc-packages.sh", str(folder), sys.executable]):
+        subprocess.run([REPOSITORY / "tools" / command[0], *command[1:]], cwd=REPOSITORY, check=True)
+    return folder
+
+
 def section() -> Section:
-    """The table of latencies."""
+    """The table of latencies, on this machine's Orthanc."""
     load = current_load()
     idle, beside, busy, gaps = measure()
+    long = [gap for gap in gaps if gap["seconds"] >= STRETCH_S and not _is_storing(gap)]
+    return new_section(
+        "Orthanc stays quick meanwhile",
+        "Milliseconds of single calls by a client on the same machine, one after the other, on an idle server and "
+        "while "
+        f"{SERIES} series of {REFERENCE} slices are analysed. The client itself has to share the cores with the "
+        "analysis. `loops` is the idle server while on each core an empty loop of the same priority (SCHED_IDLE) as "
+        "our computing threads runs, outside Orthanc: what computing costs where nothing is done about it.",
+        *_latencies(idle, beside, busy),
+        SLOWEST,
+        f"{_longest(gaps)} Goal: none of {1000 * STRETCH_S:.0f} ms but the storing of a large object "
+        f"({'not reached' if long else 'reached'}; {len(long)} such stretches).",
+        *_places(long),
+        load_before=load,
+    )
+
+
+def newer_section(root: Path) -> Section:
+    """The same on a newer Orthanc, which knows `Python.AllowThreads`."""
+    load = current_load()
+    idle, beside, busy, gaps = measure(root=root)
+    long = [gap for gap in gaps if gap["seconds"] >= STRETCH_S]
+    return new_section(
+        "The same on a newer Orthanc",
+        f"As in the section before, on Orthanc {os.environ['ORTHANC_VERSION']} (Debian's, from a folder), whose Python "
+        "plugin knows `Python.AllowThreads`: there Python's lock is free while Orthanc stores a result.",
+        *_latencies(idle, beside, busy),
+        f"{_longest(gaps)} Goal: none of {1000 * STRETCH_S:.0f} ms ({'not reached' if long else 'reached'}; "
+        f"{len(long)} such stretches).",
+        *_places(long),
+        load_before=load,
+    )
+
+
+def _latencies(idle: Times, beside: Times, busy: Times) -> tuple[str, str]:
+    """The table, and whether the goal was reached."""
     rows: list[list[object]] = []
     ratios = []
     for name in idle:
@@ -108,41 +160,25 @@ def section() -> Section:
         rows.append(
             [name, *counts, *milliseconds, percentile(beside[name], 99) / percentile(idle[name], 99), ratios[-1]]
         )
-    longest = ", ".join(_named(gap) for gap in gaps[:5]) or "none over 8"
-    long = [gap for gap in gaps if gap["seconds"] >= STRETCH_S and not _is_storing(gap)]
-    return new_section(
-        "Orthanc stays quick meanwhile",
-        "Milliseconds of single calls by a client on the same machine, one after the other, on an idle server and "
-        "while "
-        f"{SERIES} series of {REFERENCE} slices are analysed. The client itself has to share the cores with the "
-        "analysis. `loops` is the idle server while on each core an empty loop of the same priority (SCHED_IDLE) as "
-        "our computing threads runs, outside Orthanc: what computing costs where nothing is done about it.",
-        table(
-            [
-                "call",
-                "idle calls",
-                "loops calls",
-                "calls",
-                "idle p50",
-                "idle p99",
-                "loops p50",
-                "loops p99",
-                "p50",
-                "p99",
-                "loops ratio",
-                "p99 ratio",
-            ],
-            rows,
-        ),
+    columns = ["idle calls", "loops calls", "calls", "idle p50", "idle p99", "loops p50", "loops p99", "p50", "p99"]
+    return (
+        table(["call", *columns, "loops ratio", "p99 ratio"], rows),
         f"Goal: at most {RATIO:.0f} times the idle p99: {_verdict(idle, ratios)}.",
-        SLOWEST,
-        "Longest stretches for which a Python thread inside Orthanc could not get Python's lock during another "
-        f"analysis, in ms: {longest}. Goal: none of {1000 * STRETCH_S:.0f} ms but the storing of a large object "
-        f"({'not reached' if long else 'reached'}; {len(long)} such stretches). Time for which that thread merely had "
-        "no core is taken off.",
-        *([f"Where the plugin's threads were after the longest: {'; '.join(long[0]['threads'])}."] if long else []),
-        load_before=load,
     )
+
+
+def _longest(gaps: Sequence[Gap]) -> str:
+    """The longest stretches without Python's lock."""
+    longest = ", ".join(_named(gap) for gap in gaps[:5]) or "none over 8"
+    return (
+        "Longest stretches for which a Python thread inside Orthanc could not get Python's lock during another "
+        f"analysis, in ms: {longest}. Time for which that thread merely had no core is taken off."
+    )
+
+
+def _places(long: Sequence[Gap]) -> list[str]:
+    """Where the plugin's threads were after the longest of the stretches that are too long."""
+    return [f"Where the plugin's threads were after the longest: {'; '.join(long[0]['threads'])}."] if long else []
 
 
 def _is_storing(gap: Gap) -> bool:

@@ -193,11 +193,16 @@ def moment(timestamp: str) -> float:
 
 @contextmanager
 def watched_server(
-    name: str, covid_ct: Mapping[str, Any] | None = None, *, ticking: bool = False, **changes: Any
+    name: str,
+    covid_ct: Mapping[str, Any] | None = None,
+    *,
+    ticking: bool = False,
+    root: Path | None = None,
+    **changes: Any,
 ) -> Iterator[WatchedServer]:
     """Orthanc in a folder of its own, with other settings where they are given, once it is idle.
 
-    Where `ticking`, the probe watches Python's lock, which slows the plugin.
+    Where `ticking`, the probe watches Python's lock, which slows the plugin. `root` is as of `OrthancServer`.
     """
     folder = BUILD / "orthanc" / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -213,6 +218,7 @@ def watched_server(
             "CovidCt": dict(covid_ct or {}),
             **changes,
         },
+        root=root,
     )
     os.environ["COVID_CT_BENCHMARK"] = str(events)
     os.environ.pop("COVID_CT_TICK", None)
