@@ -6,7 +6,6 @@ Whatever the plugin itself checks at its start is checked by its own code, from 
 import argparse
 import shutil
 import site
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from tools.installation import MAX_PORT, Installation, is_port, version
 from tools.orthanc_configuration import ConfigurationFilesError, read_configuration_files
+from tools.ports import is_free
 
 ORTHANC_CONFIG = Path("/etc/orthanc")
 
@@ -164,17 +164,6 @@ def check_running(installation: Installation) -> Iterator[Finding]:
             yield note(warning)
         for delivery in status["FailingDeliveries"]:
             yield note(f"Results have not arrived at {delivery['Destination']} yet: {delivery['Error']}")
-
-
-def is_free(port: int) -> bool:
-    """Whether Orthanc could listen on a TCP port."""
-    with socket.socket() as candidate:
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind(("0.0.0.0", port))  # noqa: S104 - Orthanc binds all interfaces too
-        except OSError:
-            return False
-    return True
 
 
 def check_script(installation: Installation) -> Finding:

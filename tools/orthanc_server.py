@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from typing import Any
 from tools.installation import orthanc_program
 from tools.loopback import TO_THIS_MACHINE
 from tools.orthanc_configuration import read_json_with_comments
+from tools.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGURATION = REPOSITORY / "orthanc.json"
@@ -29,53 +29,6 @@ STOP_TIMEOUT_S = 90.0
 
 class OrthancError(Exception):
     """Raised if Orthanc does not start, or answers with an error; says what to do."""
-
-
-_reservations: dict[int, socket.socket] = {}
-"""Ports given out in this process, each with what keeps other processes' `free_port` off it."""
-
-
-def is_free(port: int) -> bool:
-    """Whether nothing listens on a TCP port."""
-    with socket.socket() as candidate:
-        return _bind(candidate, port)
-
-
-def free_port(wanted: int = 0) -> int:
-    """A free TCP port: the wanted one, or where that is taken (or 0) any.
-
-    It stays this process's: between the choice of a port and its use another `free_port`, such as that of a test beside
-    this one, would find it free too, and a client would then talk to the other's server.
-    """
-    for port in (wanted, *[0] * 100):
-        with socket.socket() as candidate:
-            if not _bind(candidate, port):
-                continue
-            number = int(candidate.getsockname()[1])
-            if (port and number in _reservations) or _reserve(number):
-                return number
-    raise OrthancError("There is no free port.")
-
-
-def _bind(candidate: socket.socket, port: int) -> bool:
-    candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        candidate.bind(("0.0.0.0", port))  # noqa: S104 - Orthanc binds all interfaces too
-    except OSError:
-        return False
-    return True
-
-
-def _reserve(port: int) -> bool:
-    # A name of Linux's abstract namespace: it has one holder, and ends with the process, however that ends.
-    name = socket.socket(socket.AF_UNIX)
-    try:
-        name.bind(f"\0covid-ct-port-{port}")
-    except OSError:
-        name.close()
-        return False
-    _reservations[port] = name
-    return True
 
 
 class OrthancServer:

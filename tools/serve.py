@@ -7,7 +7,8 @@ from pathlib import Path
 from types import FrameType
 
 from tools.installation import MAX_PORT, is_port
-from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer, is_free
+from tools.orthanc_server import REPOSITORY, OrthancError, OrthancServer
+from tools.ports import is_free
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from tests.benchmarks.job import REFERENCE
 from tests.benchmarks.report import BUILD, REPOSITORY, Section, current_load, new_section, table
 from tests.benchmarks.series import phantom_series, renamed
 from tests.benchmarks.servers import WatchedServer, watched_server
-from tools.orthanc_server import free_port
+from tools.ports import free_port
 
 AET = "WORKER"
 

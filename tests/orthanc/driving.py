@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tools.orthanc_server import OrthancServer, is_free
+from tools.orthanc_server import OrthancServer
+from tools.ports import is_free
 
 JOB_TIMEOUT_S = 180
 

@@ -20,7 +20,8 @@ from tests.orthanc.driving import (
     wait_for_jobs,
 )
 from tests.orthanc.faults import Tried
-from tools.orthanc_server import OrthancServer, free_port
+from tools.orthanc_server import OrthancServer
+from tools.ports import free_port
 
 Start = Callable[..., OrthancServer]
 

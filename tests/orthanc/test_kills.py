@@ -17,7 +17,8 @@ from tests.inference import tiny_models as networks
 from tests.orthanc.driving import ORTHANC_ROOT, storage_scp, wait_for_job, wait_for_jobs
 from tests.orthanc.faults import Tried
 from tests.orthanc.series import coarse, renamed, upload_images
-from tools.orthanc_server import OrthancServer, free_port
+from tools.orthanc_server import OrthancServer
+from tools.ports import free_port
 
 KILLS = 50
 """Kills at random moments."""

@@ -18,7 +18,8 @@ from tools.doctor import examine
 from tools.installation import Installation
 from tools.loopback import TO_THIS_MACHINE
 from tools.orthanc_configuration import ConfigurationFiles
-from tools.orthanc_server import REPOSITORY, OrthancServer, free_port
+from tools.orthanc_server import REPOSITORY, OrthancServer
+from tools.ports import free_port
 
 Values = dict[str, Any]
 

@@ -17,7 +17,8 @@ from tools import install as tool
 from tools.doctor import examine
 from tools.install import CONFIGURATION, InstallError, install, uninstall
 from tools.orthanc_configuration import ConfigurationFilesError, read_json_with_comments
-from tools.orthanc_server import REPOSITORY, OrthancServer, free_port
+from tools.orthanc_server import REPOSITORY, OrthancServer
+from tools.ports import free_port
 
 DEBIAN = Path("/etc/orthanc")
 

@@ -15,7 +15,8 @@ from tests.orthanc.driving import storage_scp, store_scu, wait_for_jobs
 from tests.viewers.cases import ANALYSED, HARDEST, PHANTOMS, REAL, REAL_SERIES, Case, make_case
 from tests.viewers.ohif import chromium
 from tests.viewers.ohif_server import serve_ohif
-from tools.orthanc_server import REPOSITORY, OrthancServer, free_port
+from tools.orthanc_server import REPOSITORY, OrthancServer
+from tools.ports import free_port
 
 OHIF = REPOSITORY / "build/viewers/package/dist"
 SLICER_PYTHON = REPOSITORY / "build/viewers/slicer/bin/python"

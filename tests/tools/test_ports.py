@@ -3,11 +3,10 @@
 import subprocess
 import sys
 
-from tools.orthanc_server import REPOSITORY, free_port, is_free
+from tools.orthanc_server import REPOSITORY
+from tools.ports import free_port, is_free
 
-HOLDER = (
-    "import sys; from tools.orthanc_server import free_port; print(free_port(int(sys.argv[1])), flush=True); input()"
-)
+HOLDER = "import sys; from tools.ports import free_port; print(free_port(int(sys.argv[1])), flush=True); input()"
 
 
 def test_no_port_is_given_out_twice_though_nothing_listens_yet() -> None:
